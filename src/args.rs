@@ -1,10 +1,27 @@
 //! The command line.
 
+mod audit;
+mod cluster;
+mod etcd;
+mod history;
+mod ingest;
+mod read;
+mod room;
+mod serve;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use self::audit::AuditArgs;
+pub use self::cluster::{ClusterArgs, DoctorArgs, EtcdCertificatesArgs, ReportFormat};
+pub use self::etcd::EtcdArgs;
+pub use self::history::{HistoryArgs, HistoryFormat, InvalidMoment, Moment};
+pub use self::ingest::IngestArgs;
+pub use self::read::{ByteSize, InvalidByteSize, LimitArgs, ReadArgs, RegistryArgs};
+pub use self::room::RoomArgs;
+pub use self::serve::{ApiserverArgs, BindAddress, ControllerArgs, InvalidBindAddress};
 use crate::model::SourceReference;
 use crate::sink::OutputFormat;
 use crate::telemetry::LogFormat;
@@ -21,18 +38,16 @@ pub struct Cli {
     pub command: Command,
 
     /// What to log: error, warn, info, debug, trace, or directives such as info,packageserver=debug.
-    #[arg(
-        long,
-        global = true,
-        default_value = "info",
-        env = "PACKAGESERVER_LOG",
-        value_name = "LEVEL"
-    )]
+    #[arg(long, global = true, default_value = "info", env = "PACKAGESERVER_LOG", value_name = "LEVEL")]
     pub log_level: String,
 
     /// The form of log lines, which go to standard error.
     #[arg(long, global = true, value_enum, default_value_t)]
     pub log_format: LogFormat,
+
+    /// Lets the system write the memory of the process to a file when it breaks down. Credentials are in it.
+    #[arg(long, global = true)]
+    pub allow_core_dumps: bool,
 }
 
 /// The commands.
@@ -43,6 +58,24 @@ pub enum Command {
     /// State is kept in a directory: the database, a certificate authority of its own, and a kubeconfig to use it
     /// with. Stop it with Ctrl-C; the next start goes on where it was.
     Up(UpArgs),
+    /// Serves what is in etcd to kubectl and every other client of the Kubernetes API.
+    ///
+    /// Any number of these may run on one etcd, beside any number of `controller`.
+    Apiserver(ApiserverArgs),
+    /// Ingests catalogs into etcd, as the CatalogSources there say.
+    ///
+    /// Any number of these may run on one etcd: each CatalogSource is looked after by one of them, and by another one
+    /// when that stops.
+    Controller(ControllerArgs),
+    /// Looks for what is wrong with an installation in a cluster, and says what to do.
+    ///
+    /// Exits with 0 when all is well, 1 when there are warnings, 2 when something does not work.
+    Doctor(DoctorArgs),
+    /// Makes and renews the certificates by which the members of an etcd and its clients know each other.
+    #[command(name = "etcd-certificates")]
+    EtcdCertificates(EtcdCertificatesArgs),
+    /// Prints what changed between two points in time: packages, their heads and default channels.
+    History(HistoryArgs),
     /// Reads a catalog and prints its objects, without a server.
     Render(RenderArgs),
     /// Reads a catalog and prints every problem in it; exits with 1 if there are any.
@@ -73,6 +106,31 @@ pub struct UpArgs {
     /// How long events are kept, so that watches can be resumed.
     #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = parse_duration)]
     pub history: std::time::Duration,
+
+    /// Belongs to the cluster that it runs in, or that --kubeconfig names: aggregated behind its kube-apiserver, serving
+    /// its users. The small installation.
+    #[arg(long)]
+    pub in_cluster: bool,
+
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    /// When and how much is ingested.
+    #[command(flatten)]
+    pub ingest: IngestArgs,
+
+    /// How catalogs are read.
+    #[command(flatten)]
+    pub read: ReadArgs,
+
+    /// The audit log.
+    #[command(flatten)]
+    pub audit: AuditArgs,
+
+    /// How much is served at a time.
+    #[command(flatten)]
+    pub room: RoomArgs,
 }
 
 /// Arguments of `render`.
@@ -84,6 +142,10 @@ pub struct RenderArgs {
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: OutputFormat,
+
+    /// How it is read.
+    #[command(flatten)]
+    pub read: ReadArgs,
 }
 
 /// Arguments of `validate`.
@@ -91,10 +153,14 @@ pub struct RenderArgs {
 pub struct ValidateArgs {
     /// The catalog: an image reference, oci:PATH, oci-archive:PATH or fbc:PATH.
     pub source: SourceReference,
+
+    /// How it is read.
+    #[command(flatten)]
+    pub read: ReadArgs,
 }
 
-fn parse_duration(text: &str) -> Result<std::time::Duration, crate::model::InvalidDuration> {
-    crate::model::parse_duration(text)
+fn parse_duration(text: &str) -> Result<std::time::Duration, crate::resource::InvalidDuration> {
+    crate::resource::parse_duration(text)
 }
 
 #[cfg(test)]

@@ -1,14 +1,21 @@
 //! What ingesting a catalog appends: a package's events, and the records that let the next ingest do less.
 
+mod contents;
+
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Key, Object, Operation};
+pub use self::contents::{CONTENTS, Contents, FileFacts, LayerContent, LayerEntry, Role, contents_key};
+use crate::store::{ContentHash, DictionaryId, Key, Object, Operation, ResourceVersion};
 
 /// The resource of [`Checkpoint`]s: one record a CatalogSource, under its name.
 pub const CHECKPOINTS: &str = "checkpoints";
 
 /// The resource of [`Provenance`] records: one a package, named `<catalogsource>/<package>`.
 pub const PROVENANCE: &str = "provenance";
+
+/// The way objects are made from metas. Raised when the same metas are to give other objects, so that what an earlier
+/// version made is made anew.
+pub const DERIVATION: u32 = 1;
 
 /// The events of one package, in the order they must be committed in.
 #[derive(Debug)]
@@ -18,8 +25,50 @@ pub struct PackageEvents {
     /// Bundles that are new or changed, then the Package with what is stored beside it, then deletions. A prefix
     /// of them leaves every reader with bundles that exist for each entry of the Package.
     pub operations: Vec<Operation>,
+    /// What becomes of the package's record, which is written with them; none when it stays.
+    pub record: Option<RecordChange>,
     /// What they do to served objects.
     pub tally: Tally,
+}
+
+/// What becomes of the record of a package.
+#[derive(Debug)]
+pub struct RecordChange {
+    /// Where it is.
+    pub key: Key,
+    /// The event that wrote what is there, and what that is.
+    pub from: Option<(ResourceVersion, Provenance)>,
+    /// What it is to be; none when the package is gone.
+    pub to: Option<Provenance>,
+}
+
+impl RecordChange {
+    /// Returns the operation that goes with all of the package's events in one batch.
+    pub fn settled(&self) -> Operation {
+        self.settle(self.from.as_ref().map(|(version, _)| *version))
+    }
+
+    /// Returns the operation that goes with the last of the package's events. `version` is the event that wrote what is
+    /// there now.
+    pub fn settle(&self, version: Option<ResourceVersion>) -> Operation {
+        let key = self.key.clone();
+        match (&self.to, version) {
+            (Some(to), Some(version)) => Operation::replace(key, version, encode_record(to)),
+            (Some(to), None) => Operation::create(key, encode_record(to)),
+            (None, version) => Operation::delete(key, version.unwrap_or_default()),
+        }
+    }
+
+    /// Returns the operation that goes first where the package's events do not fit in one batch. Whatever becomes of
+    /// the rest, what is there is known then, and known to be unsettled.
+    pub fn unsettle(&self) -> Operation {
+        let record = Provenance::unsettled(self.from.as_ref().map(|(_, record)| record), self.to.as_ref());
+        let (key, object) = (self.key.clone(), encode_record(&record));
+        match &self.from {
+            Some((version, _)) => Operation::replace(key, *version, object),
+            None => Operation::create(key, object),
+        }
+    }
 }
 
 /// Counts of served objects (Packages and BundleMetadata) by what happened to them.
@@ -44,7 +93,8 @@ impl std::ops::AddAssign for Tally {
     }
 }
 
-/// How far a catalog was ingested. Moves with the last batch of an ingest, so that an interrupted one is resumed.
+/// How far a catalog was ingested. It is marked with the first batch of an ingest and moves with the last one, so that an
+/// ingest that was cut short is known, and its image is never taken for what is served.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Checkpoint {
@@ -58,10 +108,16 @@ pub struct Checkpoint {
     /// The names under which Packages present their catalog.
     #[serde(default)]
     pub presentation: Presentation,
+    /// The way objects were made: [`DERIVATION`].
+    #[serde(default)]
+    pub derivation: u32,
     /// How many packages are served.
     pub packages: u64,
     /// How many bundles are served.
     pub bundles: u64,
+    /// Whether an ingest has begun to write and has not ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_unsettled: bool,
 }
 
 /// What Packages say about their CatalogSource.
@@ -84,13 +140,31 @@ pub struct Provenance {
     pub object: String,
     /// A hash of everything the Package object was made from.
     pub fingerprint: MetaHash,
-    /// The files of the catalog that hold the package.
-    pub files: Vec<String>,
+    /// The way the objects were made: [`DERIVATION`].
+    pub derivation: u32,
+    /// A hash of the [`Presentation`] of the catalog.
+    pub presentation: MetaHash,
+    /// The files of the catalog that hold the package. Where they are the same again, so is the package.
+    pub files: Vec<FileProvenance>,
     /// The digest of the stored icon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icon: Option<String>,
     /// The bundles, sorted by name.
     pub bundles: Vec<BundleProvenance>,
+    /// What the bundles may be packed with. They stay as long as the package does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dictionaries: Vec<DictionaryId>,
+}
+
+/// A file that objects were made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileProvenance {
+    /// The path within the catalog.
+    #[serde(rename = "p")]
+    pub path: String,
+    /// Its content.
+    #[serde(flatten)]
+    pub facts: FileFacts,
 }
 
 /// What a BundleMetadata object was made from.
@@ -113,6 +187,36 @@ pub struct BundleProvenance {
     pub placement: MetaHash,
 }
 
+impl Provenance {
+    /// Returns the record of a package that is being changed from one state to another in several steps: it names every
+    /// object that can be there on the way, and vouches for none.
+    pub fn unsettled(from: Option<&Provenance>, to: Option<&Provenance>) -> Self {
+        let known = || from.into_iter().chain(to);
+        let mut bundles: Vec<BundleProvenance> = known()
+            .flat_map(|provenance| &provenance.bundles)
+            .map(|bundle| BundleProvenance {
+                hash: MetaHash::ZERO,
+                placement: MetaHash::ZERO,
+                ..bundle.clone()
+            })
+            .collect();
+        bundles.sort_by(|a, b| a.name.cmp(&b.name));
+        bundles.dedup_by(|a, b| a.name == b.name);
+        let mut dictionaries: Vec<_> =
+            known().flat_map(|provenance| provenance.dictionaries.iter().copied()).collect();
+        dictionaries.sort_unstable();
+        dictionaries.dedup();
+        Provenance {
+            object: to.or(from).map(|provenance| provenance.object.clone()).unwrap_or_default(),
+            // Neither no icon nor any that there is.
+            icon: Some(String::new()),
+            bundles,
+            dictionaries,
+            ..Provenance::default()
+        }
+    }
+}
+
 impl BundleProvenance {
     /// Returns the name of the object.
     pub fn object_name(&self) -> &str {
@@ -120,54 +224,8 @@ impl BundleProvenance {
     }
 }
 
-/// The first half of a blake3 hash: what was read is compared with itself later, and 128 bits leave no room for
-/// two different metas to be taken for the same.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MetaHash([u8; 16]);
-
-impl MetaHash {
-    /// Hashes bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self::from(blake3::hash(bytes))
-    }
-}
-
-impl From<blake3::Hash> for MetaHash {
-    fn from(hash: blake3::Hash) -> Self {
-        let mut half = [0; 16];
-        half.copy_from_slice(&hash.as_bytes()[..16]);
-        MetaHash(half)
-    }
-}
-
-impl std::fmt::Display for MetaHash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl std::fmt::Debug for MetaHash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for MetaHash {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for MetaHash {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let number = u128::from_str_radix(&text, 16).map_err(serde::de::Error::custom)?;
-        if text.len() != 32 {
-            return Err(serde::de::Error::custom("a hash has 32 hexadecimal digits"));
-        }
-        Ok(MetaHash(number.to_be_bytes()))
-    }
-}
+/// The hash of a meta, or of what was made from metas.
+pub type MetaHash = ContentHash;
 
 /// Returns where the checkpoint of a CatalogSource is.
 pub fn checkpoint_key(namespace: &str, catalog_source: &str) -> Key {
@@ -176,11 +234,7 @@ pub fn checkpoint_key(namespace: &str, catalog_source: &str) -> Key {
 
 /// Returns where the provenance of a package is.
 pub fn provenance_key(namespace: &str, catalog_source: &str, package: &str) -> Key {
-    Key::new(
-        PROVENANCE,
-        namespace,
-        &format!("{catalog_source}/{package}"),
-    )
+    Key::new(PROVENANCE, namespace, &format!("{catalog_source}/{package}"))
 }
 
 /// Encodes a record that is not served.
@@ -200,13 +254,19 @@ pub fn decode_record<'a, T: Deserialize<'a>>(object: &'a Object) -> Result<T, se
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Dictionary;
 
     #[test]
     fn a_provenance_record_reads_back() {
         let record = Provenance {
             object: "kube-green".to_owned(),
             fingerprint: MetaHash::of(b"package"),
-            files: vec!["kube-green/catalog.yaml".to_owned()],
+            derivation: DERIVATION,
+            presentation: MetaHash::of(b"presentation"),
+            files: vec![FileProvenance {
+                path: "kube-green/catalog.yaml".to_owned(),
+                facts: FileFacts { size: 7, hash: MetaHash::of(b"content") },
+            }],
             icon: None,
             bundles: vec![BundleProvenance {
                 name: "kube-green.v0.3.0".to_owned(),
@@ -215,11 +275,9 @@ mod tests {
                 hash: MetaHash::of(b"bundle"),
                 placement: MetaHash::of(b"alpha"),
             }],
+            dictionaries: vec![Dictionary::new("catalog/kube-green", b"text").id()],
         };
-        assert_eq!(
-            decode_record::<Provenance>(&encode_record(&record)).unwrap(),
-            record
-        );
+        assert_eq!(decode_record::<Provenance>(&encode_record(&record)).unwrap(), record);
         assert!(serde_json::from_str::<MetaHash>("\"12\"").is_err());
     }
 }

@@ -5,25 +5,20 @@
 mod bundle_metadata;
 mod catalog_cache;
 mod catalog_source;
-mod duration;
 mod package;
 mod source;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
-use k8s_openapi::jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-pub use self::bundle_metadata::{
-    ApiKey, BundleMetadata, BundleMetadataSpec, Property, RelatedImage,
-};
+pub use self::bundle_metadata::{ApiKey, BundleMetadata, BundleMetadataSpec, Property, RelatedImage};
 pub use self::catalog_cache::{CatalogCache, CatalogCacheSpec, CatalogCacheStatus, Operator};
 pub use self::catalog_source::{
     CaBundle, CatalogSource, CatalogSourceSpec, CatalogSourceStatus, IngestSummary, InvalidPackage,
-    REFRESH_ANNOTATION,
+    REFRESH_ANNOTATION, set_min_polling_interval,
 };
-pub use self::duration::{InvalidDuration, parse_duration};
 pub use self::package::{
     Channel, ChannelEntry, ICONS, Icon, Link, Maintainer, Package, PackageSpec, Provider,
 };
@@ -48,13 +43,12 @@ pub const PACKAGE_LABEL: &str = "core.rukpak.io/package";
 /// Label: who provides the package.
 pub const PROVIDER_LABEL: &str = "core.rukpak.io/provider";
 
+/// The type whose objects say what to ingest.
+pub const CATALOG_SOURCE: &ResourceType = &catalog_source::RESOURCE;
+
 /// Every type that is served, in the order discovery lists them.
-pub const RESOURCES: &[&ResourceType] = &[
-    &bundle_metadata::RESOURCE,
-    &catalog_cache::RESOURCE,
-    &catalog_source::RESOURCE,
-    &package::RESOURCE,
-];
+pub const RESOURCES: &[&ResourceType] =
+    &[&bundle_metadata::RESOURCE, &catalog_cache::RESOURCE, CATALOG_SOURCE, &package::RESOURCE];
 
 /// The metadata of objects that the pipeline makes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,23 +76,6 @@ pub struct Metadata {
 pub struct Deprecation {
     /// Why, and what to use instead.
     pub message: String,
-}
-
-/// Returns the current time in whole seconds, as Kubernetes writes it.
-pub fn now() -> Time {
-    let now = Timestamp::now();
-    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
-}
-
-/// Returns whether a text can be the value of a label.
-pub fn fits_label(value: &str) -> bool {
-    let bytes = value.as_bytes();
-    let inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
-    let ends_well = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
-    bytes.len() <= 63
-        && bytes.iter().all(inner)
-        && ends_well(bytes.first())
-        && ends_well(bytes.last())
 }
 
 /// The column every type ends with.

@@ -2,7 +2,15 @@
 //!
 //! The types themselves are declared in [`crate::model`]; the API is generic over these descriptions.
 
+mod duration;
+mod name;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
+
+pub use self::duration::{InvalidDuration, format_duration, parse_duration};
+pub use self::name::{fits_label, is_dns_label, is_dns_subdomain, is_qualified_name};
 
 /// A type of the API, as discovery, routing, tables, selectors and validation see it.
 #[derive(Debug)]
@@ -113,6 +121,8 @@ pub enum FieldErrorReason {
     TooLong,
     /// The value has the wrong JSON type.
     TypeInvalid,
+    /// The value is there more than once.
+    Duplicate,
 }
 
 impl FieldErrorReason {
@@ -125,6 +135,7 @@ impl FieldErrorReason {
             FieldErrorReason::NotSupported => "FieldValueNotSupported",
             FieldErrorReason::TooLong => "FieldValueTooLong",
             FieldErrorReason::TypeInvalid => "FieldValueTypeInvalid",
+            FieldErrorReason::Duplicate => "FieldValueDuplicate",
         }
     }
 }
@@ -145,11 +156,7 @@ impl FieldError {
             "" => "Required value".to_owned(),
             message => format!("Required value: {message}"),
         };
-        FieldError {
-            reason: FieldErrorReason::Required,
-            field: field.into(),
-            message,
-        }
+        FieldError { reason: FieldErrorReason::Required, field: field.into(), message }
     }
 
     /// A value that may not be given.
@@ -161,24 +168,48 @@ impl FieldError {
         }
     }
 
+    /// A value that is too long.
+    pub fn too_long(field: impl Into<String>, message: &str) -> Self {
+        FieldError {
+            reason: FieldErrorReason::TooLong,
+            field: field.into(),
+            message: format!("Too long: {message}"),
+        }
+    }
+
+    /// A value that is there more than once.
+    pub fn duplicate(field: impl Into<String>, value: impl Into<Value>) -> Self {
+        FieldError {
+            reason: FieldErrorReason::Duplicate,
+            field: field.into(),
+            message: format!("Duplicate value: {}", value.into()),
+        }
+    }
+
+    /// A value of another JSON type.
+    pub fn wrong_type(field: impl Into<String>, expected: &str, value: &Value) -> Self {
+        let found = match value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(number) if number.is_f64() => "number",
+            Value::Number(_) => "integer",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        let field = field.into();
+        let message =
+            format!("Invalid value: {found:?}: {field} in body must be of type {expected}: {found:?}");
+        FieldError { reason: FieldErrorReason::TypeInvalid, field, message }
+    }
+
     /// A value that is none of those known.
-    pub fn not_supported(
-        field: impl Into<String>,
-        value: impl Into<Value>,
-        known: &[&str],
-    ) -> Self {
-        let known = known
-            .iter()
-            .map(|name| format!("{name:?}"))
-            .collect::<Vec<_>>()
-            .join(", ");
+    pub fn not_supported(field: impl Into<String>, value: impl Into<Value>, known: &[&str]) -> Self {
+        let known = known.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
         FieldError {
             reason: FieldErrorReason::NotSupported,
             field: field.into(),
-            message: format!(
-                "Unsupported value: {}: supported values: {known}",
-                value.into()
-            ),
+            message: format!("Unsupported value: {}: supported values: {known}", value.into()),
         }
     }
 }
@@ -209,4 +240,10 @@ impl SelectableField {
             .and_then(Value::as_str)
             .unwrap_or_default()
     }
+}
+
+/// Returns the current time in whole seconds, as Kubernetes writes it.
+pub fn now() -> Time {
+    let now = Timestamp::now();
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }

@@ -11,10 +11,16 @@
 //! the middle of a batch, and a list taken at revision R is labelled R × 1000 + 999.
 
 mod batch;
+mod dictionary;
 mod envelope;
 mod error;
+mod fenced;
+mod hash;
 mod key;
+mod lock;
 mod object;
+mod pager;
+mod past;
 mod version;
 
 use std::pin::Pin;
@@ -24,10 +30,16 @@ use async_trait::async_trait;
 use futures::Stream;
 
 pub use self::batch::{Batch, Expect, MAX_BATCH_OPERATIONS, Operation, Write};
+pub use self::dictionary::{DICTIONARIES, Dictionary, DictionaryId};
 pub use self::envelope::{Envelope, EnvelopeError, FORMAT_VERSION};
 pub use self::error::{Outcome, StoreError};
+pub use self::fenced::FencedStore;
+pub use self::hash::ContentHash;
 pub use self::key::{InvalidKey, Key, Range};
+pub use self::lock::{Fence, Lock, Locks};
 pub use self::object::{Object, ObjectError, Tail};
+pub use self::pager::Pager;
+pub(crate) use self::past::Past;
 pub use self::version::{ResourceVersion, Revision};
 
 /// An object as the store holds it.
@@ -107,13 +119,15 @@ pub struct Page {
 pub trait Store: Send + Sync + 'static {
     /// Commits a batch: all of it, in one transaction with a revision of its own, or nothing.
     ///
-    /// Before: the batch is not empty, holds at most [`MAX_BATCH_OPERATIONS`] operations and names each key
-    /// once. After: the operation at position *i* (from 0) is the event (revision, *i* + 1); lists and watches
-    /// that start after the answer see it. Each operation's [`Expect`] held at the moment of the commit.
+    /// Before: the batch is not empty, holds at most [`MAX_BATCH_OPERATIONS`] operations — a store may be set up to
+    /// take fewer — and names each key once. After: the operation at position *i* (from 0) is the event
+    /// (revision, *i* + 1); lists and watches that start after the answer see it. Each operation's [`Expect`], and
+    /// the batch's [`Fence`] if it has one, held at the moment of the commit.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Conflict`] when an expectation did not hold, naming the first key where it did not.
+    /// [`StoreError::Conflict`] when an expectation did not hold, naming the first key where it did not;
+    /// [`StoreError::Deposed`] when the fence did not.
     /// [`StoreError::outcome`] tells "did not happen" from "may have happened"; after the latter, read the keys
     /// to find out: expectations make a second append of the same batch fail instead of doubling it.
     async fn append(&self, batch: Batch) -> Result<Revision, StoreError>;
@@ -135,9 +149,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Delivers every event of a range whose version is greater than `after`, in order, each once, and goes on
     /// with those to come. Events are never held back for the end of their batch, and
-    /// [`WatchItem::Progress`] tells when the reader has caught up; it never overtakes an event.
+    /// [`WatchItem::Progress`] tells when the reader has caught up; it never overtakes an event. For whatever
+    /// [`Store::current`] returns, every watch that began before it soon delivers a progress that is not older, also
+    /// where nothing in its range has changed. An `after` that lies in the future is waited for.
     ///
-    /// A reader that does not read costs nothing but its own delay: the stream is pulled, not pushed.
+    /// A reader that does not read costs nothing but its own delay: the stream is pulled, not pushed. A store may
+    /// end the stream of a reader that has fallen too far behind. Recovery: watch again, after the last version
+    /// that was delivered.
     ///
     /// # Errors
     ///
@@ -145,13 +163,23 @@ pub trait Store: Send + Sync + 'static {
     /// held. Recovery: list again and watch from that list's version. Every error ends the stream.
     async fn watch(&self, range: Range, after: ResourceVersion) -> Result<WatchStream, StoreError>;
 
-    /// Forgets the history before `revision`: states and events older than it can no longer be read.
-    /// The state at `revision` and everything after it stay. Revisions in the future are an error.
+    /// Forgets the history before `revision`: states and events older than it can no longer be read. The state
+    /// after `revision` and everything that follows stay; the states within it may go or stay.
     ///
     /// # Errors
     ///
     /// [`StoreError::Future`] for a revision that does not exist yet. Compacting twice is not an error.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
+
+    /// Returns the newest version: that of a list taken now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::read`].
+    async fn current(&self) -> Result<ResourceVersion, StoreError> {
+        let nothing = Range::single(&Key::new("none", "none", "none"));
+        Ok(self.list(ListRequest { range: nothing, at: At::Latest, after: None, limit: 1 }).await?.version)
+    }
 
     /// Returns the current object under `key`.
     ///
@@ -161,5 +189,27 @@ pub trait Store: Send + Sync + 'static {
     async fn get(&self, key: &Key) -> Result<Option<Stored>, StoreError> {
         let mut found = self.read(std::slice::from_ref(key)).await?;
         Ok(found.pop().flatten())
+    }
+
+    /// Returns an object with its tail, for one that was delivered without ([`Tail::Deferred`]) or needs a dictionary
+    /// ([`Tail::Referring`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::list`]; [`StoreError::Compacted`] when the object has been replaced since, so long ago that it
+    /// is gone.
+    async fn complete(&self, stored: &Stored) -> Result<Object, StoreError> {
+        let mut objects = self.complete_all(std::slice::from_ref(stored)).await?;
+        objects.pop().ok_or_else(|| StoreError::Unavailable("nothing was completed".to_owned()))
+    }
+
+    /// As [`Store::complete`], for many objects: what they need is fetched together. A store that defers tails has to
+    /// have its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::complete`].
+    async fn complete_all(&self, stored: &[Stored]) -> Result<Vec<Object>, StoreError> {
+        dictionary::complete_all(self, stored).await
     }
 }

@@ -1,4 +1,7 @@
-//! Logs: where they go, and in which form.
+//! Logs: where they go, and in which form; metrics; health.
+
+pub mod endpoint;
+pub mod metrics;
 
 use std::io::IsTerminal;
 
@@ -21,14 +24,9 @@ pub enum LogFormat {
 /// When the filter makes no sense.
 pub fn init(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .init(),
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
     Ok(())

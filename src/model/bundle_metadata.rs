@@ -45,19 +45,11 @@ pub struct BundleMetadataSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deprecation: Option<Deprecation>,
     /// The APIs the bundle provides: its `olm.gvk` properties.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        rename = "providedAPIs"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "providedAPIs")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub provided_apis: Vec<ApiKey>,
     /// The APIs the bundle needs: its `olm.gvk.required` properties.
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        rename = "requiredAPIs"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "requiredAPIs")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub required_apis: Vec<ApiKey>,
     /// The images that the bundle uses.
@@ -145,11 +137,7 @@ pub(super) const RESOURCE: ResourceType = ResourceType {
             priority: 1,
             cell: |object| {
                 let names = object["spec"]["channels"].as_array().into_iter().flatten();
-                names
-                    .filter_map(Value::as_str)
-                    .collect::<Vec<_>>()
-                    .join(",")
-                    .into()
+                names.filter_map(Value::as_str).collect::<Vec<_>>().join(",").into()
             },
         },
         Column {
@@ -164,24 +152,10 @@ pub(super) const RESOURCE: ResourceType = ResourceType {
             kind: ColumnKind::String,
             description: "Whether the publisher advises against the bundle",
             priority: 1,
-            cell: |object| {
-                if object["spec"]["deprecation"].is_null() {
-                    ""
-                } else {
-                    "true"
-                }
-                .into()
-            },
+            cell: |object| if object["spec"]["deprecation"].is_null() { "" } else { "true" }.into(),
         },
     ],
-    selectable: &[
-        SelectableField {
-            path: "spec.catalogSource",
-        },
-        SelectableField {
-            path: "spec.package",
-        },
-    ],
+    selectable: &[SelectableField { path: "spec.catalogSource" }, SelectableField { path: "spec.package" }],
     parts: &[],
     schema: |generator| generator.subschema_for::<BundleMetadata>(),
 };

@@ -20,10 +20,10 @@ pub struct CatalogCache {
     pub kind: String,
     /// Standard object metadata.
     pub metadata: ObjectMeta,
-    /// How fresh the list is.
+    /// What there is to say about the list.
     #[serde(default)]
     pub status: CatalogCacheStatus,
-    /// The bundles.
+    /// The list.
     pub spec: CatalogCacheSpec,
 }
 
@@ -88,13 +88,9 @@ pub(super) const RESOURCE: ResourceType = ResourceType {
             cell: |object| {
                 let conditions = object["status"]["conditions"].as_array();
                 let updated = conditions.and_then(|conditions| {
-                    conditions
-                        .iter()
-                        .find(|condition| condition["type"] == "CacheUpdatedAt")
+                    conditions.iter().find(|condition| condition["type"] == "CacheUpdatedAt")
                 });
-                updated.map_or(Value::Null, |condition| {
-                    condition["lastTransitionTime"].clone()
-                })
+                updated.map_or(Value::Null, |condition| condition["lastTransitionTime"].clone())
             },
         },
         AGE,

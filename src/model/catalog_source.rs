@@ -1,5 +1,6 @@
 //! Where a catalog comes from.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, ObjectMeta, Time};
@@ -7,14 +8,23 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AGE, GROUP, SourceReference, VERSION, parse_duration};
-use crate::resource::{Access, Column, ColumnKind, FieldError, ResourceType};
+use super::{AGE, GROUP, SourceReference, VERSION};
+use crate::resource::{
+    Access, Column, ColumnKind, FieldError, ResourceType, format_duration, is_dns_subdomain, parse_duration,
+};
 
 /// The annotation that asks for a refresh now: each new value is one request.
 pub const REFRESH_ANNOTATION: &str = "core.rukpak.io/refresh-requested-at";
 
-/// The shortest time between two polls of a registry.
+/// The shortest time between two polls of a registry, unless another one is set.
 const MIN_POLLING_INTERVAL: Duration = Duration::from_secs(60);
+
+static MIN_POLLING_INTERVAL_SET: OnceLock<Duration> = OnceLock::new();
+
+/// Sets the shortest `spec.pollingInterval` that is accepted, for all of this process. The first call counts.
+pub fn set_min_polling_interval(shortest: Duration) {
+    let _ = MIN_POLLING_INTERVAL_SET.set(shortest);
+}
 
 /// CatalogSource names an image that holds a File-Based Catalog. Its packages and bundles are served as Package
 /// and BundleMetadata objects in the same namespace, and kept up to date.
@@ -28,9 +38,9 @@ pub struct CatalogSource {
     pub kind: String,
     /// Standard object metadata.
     pub metadata: ObjectMeta,
-    /// What to ingest, and how often to look for changes.
+    /// What is wanted.
     pub spec: CatalogSourceSpec,
-    /// What was ingested, and how that went.
+    /// What there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<CatalogSourceStatus>,
 }
@@ -159,9 +169,7 @@ pub struct InvalidPackage {
 impl CatalogSourceStatus {
     /// Returns the condition of a type.
     pub fn condition(&self, type_: &str) -> Option<&Condition> {
-        self.conditions
-            .iter()
-            .find(|condition| condition.type_ == type_)
+        self.conditions.iter().find(|condition| condition.type_ == type_)
     }
 }
 
@@ -210,9 +218,7 @@ pub(super) const RESOURCE: ResourceType = ResourceType {
             description: "The digest of the image that is served",
             priority: 1,
             cell: |object| {
-                let resolved = object["status"]["resolvedImage"]
-                    .as_str()
-                    .unwrap_or_default();
+                let resolved = object["status"]["resolvedImage"].as_str().unwrap_or_default();
                 resolved.rsplit_once('@').map(|(_, digest)| digest).into()
             },
         },
@@ -231,11 +237,8 @@ pub(super) const RESOURCE: ResourceType = ResourceType {
             cell: |object| {
                 let of = |type_| condition(object, type_);
                 let telling = ["Degraded", "Progressing", "Ready"];
-                let shown = telling
-                    .into_iter()
-                    .map(of)
-                    .find(|condition| condition["status"] == "True");
-                shown.unwrap_or(&of("Ready"))["message"].clone()
+                let shown = telling.into_iter().map(of).find(|condition| condition["status"] == "True");
+                shown.unwrap_or(of("Ready"))["message"].clone()
             },
         },
     ],
@@ -248,31 +251,79 @@ pub(super) const RESOURCE: ResourceType = ResourceType {
 fn condition<'a>(object: &'a Value, type_: &str) -> &'a Value {
     let conditions = object["status"]["conditions"].as_array();
     conditions
-        .and_then(|conditions| {
-            conditions
-                .iter()
-                .find(|condition| condition["type"] == type_)
-        })
+        .and_then(|conditions| conditions.iter().find(|condition| condition["type"] == type_))
         .unwrap_or(&Value::Null)
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
+    validate_with(object, *MIN_POLLING_INTERVAL_SET.get().unwrap_or(&MIN_POLLING_INTERVAL))
+}
+
+fn validate_with(object: &Value, shortest: Duration) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let image = object["spec"]["image"].as_str().unwrap_or_default();
-    if image.is_empty() {
-        errors.push(FieldError::required("spec.image", ""));
-    } else if let Err(error) = image.parse::<SourceReference>() {
-        errors.push(FieldError::invalid("spec.image", image, &error.to_string()));
+    match object["spec"]["image"].as_str() {
+        Some("") => errors.push(FieldError::required("spec.image", "")),
+        Some(image) => {
+            if let Err(error) = image.parse::<SourceReference>() {
+                errors.push(FieldError::invalid("spec.image", image, &error.to_string()));
+            }
+        }
+        // That it is missing, or no text, the schema says.
+        None => {}
     }
     if let Some(text) = object["spec"]["pollingInterval"].as_str() {
         let field = "spec.pollingInterval";
         match parse_duration(text) {
             Err(error) => errors.push(FieldError::invalid(field, text, &error.to_string())),
-            Ok(interval) if interval < MIN_POLLING_INTERVAL => {
-                errors.push(FieldError::invalid(field, text, "must be at least 1m"));
+            Ok(interval) if interval < shortest => {
+                let detail = format!("must be at least {}", format_duration(shortest));
+                errors.push(FieldError::invalid(field, text, &detail));
             }
             Ok(_) => {}
         }
     }
+    let references = [("spec.pullSecret", "/spec/pullSecret"), ("spec.caBundle.name", "/spec/caBundle/name")];
+    for (field, pointer) in references {
+        if let Some(name) = object.pointer(pointer).and_then(Value::as_str)
+            && !is_dns_subdomain(name)
+        {
+            errors.push(FieldError::invalid(field, name, "must be a DNS subdomain (RFC 1123)"));
+        }
+    }
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn said(spec: Value) -> Vec<String> {
+        let errors = validate_with(&json!({"spec": spec}), Duration::from_secs(90));
+        errors.into_iter().map(|error| format!("{error:?}")).collect()
+    }
+
+    #[test]
+    fn what_a_catalog_source_says_is_checked() {
+        for spec in [
+            json!({"image": "quay.io/x/y:v1"}),
+            json!({"image": "quay.io/x/y:v1", "pollingInterval": "90s", "pullSecret": "a.b-c"}),
+            json!({"image": "oci:x", "caBundle": {"name": "ca"}}),
+        ] {
+            assert_eq!(said(spec.clone()), [""; 0], "{spec}");
+        }
+        for (spec, field) in [
+            (json!({"image": ""}), "spec.image"),
+            (json!({"image": "https://quay.io/x"}), "spec.image"),
+            (json!({"image": "x", "pollingInterval": "89s"}), "must be at least 90s"),
+            (json!({"image": "x", "pollingInterval": "often"}), "spec.pollingInterval"),
+            (json!({"image": "x", "pullSecret": ""}), "spec.pullSecret"),
+            (json!({"image": "x", "pullSecret": "a/b"}), "spec.pullSecret"),
+            (json!({"image": "x", "caBundle": {"name": "A"}}), "spec.caBundle.name"),
+        ] {
+            let said = said(spec.clone());
+            assert!(said.len() == 1 && said[0].contains(field), "{spec}: {said:?}");
+        }
+    }
 }

@@ -222,9 +222,7 @@ pub(super) const RESOURCE: ResourceType = ResourceType {
             description: "All channels",
             priority: 1,
             cell: |object| {
-                let names: Vec<_> = channels(object)
-                    .filter_map(|channel| channel["name"].as_str())
-                    .collect();
+                let names: Vec<_> = channels(object).filter_map(|channel| channel["name"].as_str()).collect();
                 names.join(",").into()
             },
         },
@@ -234,9 +232,7 @@ pub(super) const RESOURCE: ResourceType = ResourceType {
             description: "How many bundles the channels hold",
             priority: 1,
             cell: |object| {
-                let entries = channels(object)
-                    .filter_map(|channel| channel["entries"].as_array())
-                    .flatten();
+                let entries = channels(object).filter_map(|channel| channel["entries"].as_array()).flatten();
                 let names: std::collections::BTreeSet<_> =
                     entries.filter_map(|entry| entry["name"].as_str()).collect();
                 names.len().into()
@@ -247,28 +243,14 @@ pub(super) const RESOURCE: ResourceType = ResourceType {
             kind: ColumnKind::String,
             description: "Whether the publisher advises against the package",
             priority: 1,
-            cell: |object| {
-                if object["spec"]["deprecation"].is_null() {
-                    ""
-                } else {
-                    "true"
-                }
-                .into()
-            },
+            cell: |object| if object["spec"]["deprecation"].is_null() { "" } else { "true" }.into(),
         },
     ],
     selectable: &[
-        SelectableField {
-            path: "spec.catalogSource",
-        },
-        SelectableField {
-            path: "spec.packageName",
-        },
+        SelectableField { path: "spec.catalogSource" },
+        SelectableField { path: "spec.packageName" },
     ],
-    parts: &[Part {
-        name: "icon",
-        stored_as: ICONS,
-    }],
+    parts: &[Part { name: "icon", stored_as: ICONS }],
     schema: |generator| generator.subschema_for::<Package>(),
 };
 
@@ -280,10 +262,7 @@ fn head_version(object: &Value) -> Value {
     let default = &object["spec"]["defaultChannel"];
     let channel = channels(object).find(|channel| channel["name"] == *default);
     let head = channel.and_then(|channel| {
-        channel["entries"]
-            .as_array()?
-            .iter()
-            .find(|entry| entry["name"] == channel["head"])
+        channel["entries"].as_array()?.iter().find(|entry| entry["name"] == channel["head"])
     });
     head.map_or(Value::Null, |entry| entry["version"].clone())
 }

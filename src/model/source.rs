@@ -81,9 +81,7 @@ impl FromStr for SourceReference {
         if let Some(rest) = text.strip_prefix("fbc:") {
             return Ok(SourceReference::Directory { path: path(rest)? });
         }
-        let reference = text
-            .parse()
-            .map_err(|error| InvalidSource::Reference(format!("{error}")))?;
+        let reference = text.parse().map_err(|error| InvalidSource::Reference(format!("{error}")))?;
         Ok(SourceReference::Registry(reference))
     }
 }
@@ -119,25 +117,14 @@ mod tests {
         ] {
             let source: SourceReference = text.parse().unwrap();
             assert_eq!(source.to_string(), text);
-            assert_eq!(
-                source.is_local(),
-                text.starts_with("oci") || text.starts_with("fbc")
-            );
+            assert_eq!(source.is_local(), text.starts_with("oci") || text.starts_with("fbc"));
         }
     }
 
     #[test]
     fn what_names_nothing_is_refused() {
-        for text in [
-            "",
-            "fbc:",
-            "oci:",
-            "oci-archive:",
-            "https://quay.io/x",
-            "quay.io/UPPER",
-            "a b",
-            "x:y:z",
-        ] {
+        for text in ["", "fbc:", "oci:", "oci-archive:", "https://quay.io/x", "quay.io/UPPER", "a b", "x:y:z"]
+        {
             assert!(text.parse::<SourceReference>().is_err(), "{text}");
         }
     }
@@ -145,17 +132,7 @@ mod tests {
     #[test]
     fn a_digest_pins() {
         let digest = format!("sha256:{}", "0".repeat(64));
-        assert!(
-            format!("quay.io/x/y@{digest}")
-                .parse::<SourceReference>()
-                .unwrap()
-                .is_pinned()
-        );
-        assert!(
-            !"quay.io/x/y:latest"
-                .parse::<SourceReference>()
-                .unwrap()
-                .is_pinned()
-        );
+        assert!(format!("quay.io/x/y@{digest}").parse::<SourceReference>().unwrap().is_pinned());
+        assert!(!"quay.io/x/y:latest".parse::<SourceReference>().unwrap().is_pinned());
     }
 }

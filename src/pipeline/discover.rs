@@ -5,13 +5,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::fetch::{Digest, FetchError, ImageSource, LayoutImage, RegistryClient};
+use super::fetch::{Access, Digest, FetchError, ImageSource, LayoutImage, RegistryClient};
 use super::limits::Limits;
 use crate::model::SourceReference;
 
 /// Opens sources.
+#[derive(Clone)]
 pub struct Sources {
     registries: RegistryClient,
+    access: Access,
     local: LocalSources,
     limits: Limits,
 }
@@ -70,11 +72,12 @@ pub enum DiscoverError {
 impl Sources {
     /// Makes an opener of sources.
     pub fn new(registries: RegistryClient, local: LocalSources, limits: Limits) -> Self {
-        Sources {
-            registries,
-            local,
-            limits,
-        }
+        Sources { registries, access: Access::default(), local, limits }
+    }
+
+    /// Returns an opener that has credentials and certificates of its own.
+    pub fn with_access(&self, access: Access) -> Self {
+        Sources { access, ..self.clone() }
     }
 
     /// Finds a source, and what it stands for now.
@@ -84,22 +87,18 @@ impl Sources {
     /// [`DiscoverError`].
     pub async fn discover(&self, reference: &SourceReference) -> Result<Discovered, DiscoverError> {
         let image: Box<dyn ImageSource> = match reference {
-            SourceReference::Registry(reference) => Box::new(self.registries.image(reference)),
-            SourceReference::Layout { path, tag } => Box::new(LayoutImage::directory(
-                &self.local(path)?,
-                tag.clone(),
-                &self.limits,
-            )),
+            SourceReference::Registry(reference) => {
+                Box::new(self.registries.image(reference, &self.access).await?)
+            }
+            SourceReference::Layout { path, tag } => {
+                Box::new(LayoutImage::directory(&self.local(path)?, tag.clone(), &self.limits))
+            }
             SourceReference::Archive { path, tag } => {
                 Box::new(LayoutImage::archive(&self.local(path)?, tag.clone(), &self.limits).await?)
             }
             SourceReference::Directory { path } => {
                 let content = Content::Directory(self.local(path)?);
-                return Ok(Discovered {
-                    digest: None,
-                    resolved_image: None,
-                    content,
-                });
+                return Ok(Discovered { digest: None, resolved_image: None, content });
             }
         };
         let digest = image.resolve().await?;
@@ -143,6 +142,5 @@ impl Sources {
 
 /// Returns whether a path can lead out of where it starts.
 fn escapes(path: &Path) -> bool {
-    path.components()
-        .any(|component| !matches!(component, std::path::Component::Normal(_)))
+    path.components().any(|component| !matches!(component, std::path::Component::Normal(_)))
 }

@@ -26,6 +26,11 @@ impl Progress {
         self.0.total_bytes.store(count, Ordering::Relaxed);
     }
 
+    /// Takes bytes off those there are to read: they turned out not to be needed.
+    pub fn skip_bytes(&self, count: u64) {
+        self.0.total_bytes.fetch_sub(count, Ordering::Relaxed);
+    }
+
     /// Counts a meta that was read.
     pub fn add_meta(&self) {
         self.0.metas.fetch_add(1, Ordering::Relaxed);

@@ -1,23 +1,32 @@
 //! Stage 5: metas → packages → the difference from what is stored → events.
 //!
 //! What comes in: metas in any order, through the [`Collector`]. What goes out, when the whole catalog was read: for each
-//! package that changed, its [`PackageEvents`], in the order of the packages. What it refuses: packages that break
+//! package that changed, its [`PackageEvents`](crate::event::PackageEvents), in the order of the packages. What it refuses: packages that break
 //! the rules of File-Based Catalogs; each stays as it is stored, and is reported, and the rest goes on.
 
 mod channel;
 mod collect;
 mod diff;
+mod draft;
+mod known;
+mod live;
 mod objects;
+mod packer;
+mod prepared;
 mod rules;
 mod spool;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use self::collect::Content;
-pub use self::collect::{CatalogDraft, Collector};
+pub use self::collect::Collector;
+pub(super) use self::diff::{BUNDLES, presentation_hash};
 pub use self::diff::{Known, Plan, Reconciler};
+pub use self::draft::CatalogDraft;
+use self::draft::Content;
+pub use self::known::Before;
 use self::rules::ValidPackage;
 use crate::event::{Presentation, Provenance};
+use crate::pipeline::limits::{LimitExceeded, Limits, check};
 use crate::store::{Key, StoreError};
 
 /// The catalog that objects are made for.
@@ -64,6 +73,9 @@ pub enum ReconcileError {
     /// What waits for the verdict on the layers cannot be kept.
     #[error("cannot spool: {0}")]
     Spool(#[source] std::io::Error),
+    /// There is more than may be.
+    #[error("the catalog has {0}")]
+    TooLarge(#[source] LimitExceeded),
     /// What is stored is not what was written.
     #[error("stored object cannot be read: {0}")]
     Damaged(String),
@@ -92,16 +104,14 @@ pub struct JudgedCatalog {
     valid: Vec<ValidPackage>,
     /// Packages that break a rule, and which.
     pub invalid: BTreeMap<String, Vec<Problem>>,
+    /// Packages that are what they were.
+    kept: BTreeSet<String>,
     content: Content,
 }
 
 impl Problem {
     fn at(file: &str, offset: u64, message: String) -> Self {
-        Problem {
-            file: Some(file.to_owned()),
-            offset: Some(offset),
-            message,
-        }
+        Problem { file: Some(file.to_owned()), offset: Some(offset), message }
     }
 }
 
@@ -120,14 +130,13 @@ impl CatalogDraft {
     ///
     /// # Errors
     ///
-    /// [`ReconcileError::NoPackages`] when there is nothing to judge: an image that lost its content by mistake
+    /// [`ReconcileError::TooLarge`] when there are too many, [`ReconcileError::NoPackages`] when there is nothing to judge: an image that lost its content by mistake
     /// must not delete everything.
-    pub fn judge(self) -> Result<JudgedCatalog, ReconcileError> {
-        let CatalogDraft {
-            packages,
-            mut broken,
-            content,
-        } = self;
+    pub fn judge(self, limits: &Limits) -> Result<JudgedCatalog, ReconcileError> {
+        let CatalogDraft { packages, mut broken, kept, content } = self;
+        let names = packages.keys().chain(broken.keys().filter(|name| !packages.contains_key(*name)));
+        let count = names.count() + kept.len();
+        check("packages", count as u64, limits.packages as u64).map_err(ReconcileError::TooLarge)?;
         let mut valid = Vec::new();
         let mut invalid = BTreeMap::new();
         for (name, draft) in packages {
@@ -135,7 +144,7 @@ impl CatalogDraft {
                 invalid.insert(name, problems);
                 continue;
             }
-            match rules::judge(&name, draft, &content) {
+            match rules::judge(&name, draft, &content, limits.package_objects) {
                 Ok(package) => valid.push(package),
                 Err(problems) => {
                     invalid.insert(name, problems);
@@ -143,14 +152,10 @@ impl CatalogDraft {
             }
         }
         invalid.append(&mut broken);
-        if valid.is_empty() && invalid.is_empty() {
+        if valid.is_empty() && invalid.is_empty() && kept.is_empty() {
             return Err(ReconcileError::NoPackages);
         }
-        Ok(JudgedCatalog {
-            valid,
-            invalid,
-            content,
-        })
+        Ok(JudgedCatalog { valid, invalid, kept, content })
     }
 }
 
@@ -159,16 +164,14 @@ impl JudgedCatalog {
         JudgedCatalog {
             valid: Vec::new(),
             invalid: BTreeMap::new(),
+            kept: BTreeSet::new(),
             content: Content::empty(),
         }
     }
 
-    /// Returns how many packages keep the rules, and how many bundles they have.
-    pub fn counts(&self) -> (usize, usize) {
-        (
-            self.valid.len(),
-            self.valid.iter().map(|package| package.bundles.len()).sum(),
-        )
+    /// Returns whether no package keeps the rules.
+    pub fn is_invalid(&self) -> bool {
+        self.valid.is_empty() && self.kept.is_empty()
     }
 }
 

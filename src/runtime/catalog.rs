@@ -3,95 +3,79 @@
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
+use tokio_util::sync::CancellationToken;
+
 use super::show::Show;
-use crate::args::{RenderArgs, ValidateArgs};
-use crate::pipeline::Pipeline;
-use crate::pipeline::discover::{LocalSources, Sources};
-use crate::pipeline::fetch::RegistryClient;
-use crate::pipeline::limits::Limits;
+use super::sources::sources;
+use crate::args::{ReadArgs, RenderArgs, ValidateArgs};
+use crate::model::SourceReference;
+use crate::pipeline::discover::LocalSources;
 use crate::pipeline::progress::Progress;
 use crate::pipeline::reconcile::Catalog;
 use crate::pipeline::submit::BatchLimits;
+use crate::pipeline::{IngestError, IngestErrorCause, Pipeline, Report};
 use crate::sink::{OutputFormat, OutputStore};
+use crate::store::Store;
 
 /// What is printed at once.
 const WRITE_BYTES: usize = 64 << 10;
 
 pub(super) async fn render(args: RenderArgs) -> anyhow::Result<ExitCode> {
-    let RenderArgs { source, output } = args;
-    let limits = Limits::default();
-    let sources = Sources::new(
-        RegistryClient::new()?,
-        LocalSources::Anywhere,
-        limits.clone(),
-    );
-    let out = BufWriter::with_capacity(WRITE_BYTES, io::stdout());
-    let store = OutputStore::new(out, output);
-    let pipeline = Pipeline {
-        sources: &sources,
-        store: &store,
-        limits: &limits,
-        batches: BatchLimits::default(),
-    };
-    let catalog = Catalog {
-        namespace: "default".to_owned(),
-        name: "catalog".to_owned(),
-        ..Catalog::default()
-    };
-    let progress = Progress::default();
-    let show = Show::start(&source, &progress);
-    let report = pipeline.ingest(&source, &catalog, &progress).await;
-    show.stop().await;
-    let report = report?;
+    let RenderArgs { source, output, read } = args;
+    let store = OutputStore::new(BufWriter::with_capacity(WRITE_BYTES, io::stdout()), output);
+    let report = ingest(&source, &read, &store).await??;
     store.finish()?;
     for (package, problems) in &report.invalid {
         for problem in problems {
             tracing::warn!(package, "{problem}");
         }
     }
-    Ok(if report.invalid.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if report.invalid.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 pub(super) async fn validate(args: ValidateArgs) -> anyhow::Result<ExitCode> {
-    let ValidateArgs { source } = args;
-    let limits = Limits::default();
-    let sources = Sources::new(
-        RegistryClient::new()?,
-        LocalSources::Anywhere,
-        limits.clone(),
-    );
-    let store = OutputStore::new(io::sink(), OutputFormat::default());
-    let pipeline = Pipeline {
-        sources: &sources,
-        store: &store,
-        limits: &limits,
-        batches: BatchLimits::default(),
+    let ValidateArgs { source, read } = args;
+    // Everything is done but printed, so that what cannot be stored is found as well.
+    let store = OutputStore::new(io::sink(), OutputFormat::Table);
+    let (invalid, packages, bundles) = match ingest(&source, &read, &store).await? {
+        Ok(report) => (report.invalid, report.packages, report.bundles),
+        Err(IngestError { cause: IngestErrorCause::Invalid(invalid), .. }) => (invalid, 0, 0),
+        Err(error) => return Err(error.into()),
     };
-    let progress = Progress::default();
-    let show = Show::start(&source, &progress);
-    let judged = pipeline.judge(&source, &progress).await;
-    show.stop().await;
-    let judged = judged?;
-    let (packages, bundles) = judged.counts();
     let mut out = BufWriter::new(io::stdout());
-    for (package, problems) in &judged.invalid {
+    for (package, problems) in &invalid {
         for problem in problems {
             writeln!(out, "{package}: {problem}")?;
         }
     }
-    let invalid = judged.invalid.len();
-    writeln!(
-        out,
-        "{packages} packages and {bundles} bundles are valid, {invalid} packages are not"
-    )?;
+    writeln!(out, "{packages} packages and {bundles} bundles are valid, {} packages are not", invalid.len())?;
     out.flush()?;
-    Ok(if invalid == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if invalid.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Reads a catalog to its end, and shows meanwhile how far that is.
+async fn ingest(
+    source: &SourceReference,
+    read: &ReadArgs,
+    store: &dyn Store,
+) -> anyhow::Result<Result<Report, IngestError>> {
+    let (sources, limits) = sources(read, LocalSources::Anywhere, false)?;
+    let pipeline = Pipeline {
+        sources: &sources,
+        store,
+        limits: &limits,
+        batches: BatchLimits::default(),
+        stop: CancellationToken::new(),
+    };
+    let catalog =
+        Catalog { namespace: "default".to_owned(), name: "catalog".to_owned(), ..Catalog::default() };
+    let progress = Progress::default();
+    let show = Show::start(source, &progress);
+    let report = async {
+        let discovery = pipeline.discover(source, &catalog).await?;
+        pipeline.ingest(discovery, &catalog, &progress).await
+    };
+    let report = report.await;
+    show.stop().await;
+    Ok(report)
 }

@@ -1,14 +1,16 @@
 //! Standard output as a sink: what would have been stored is printed.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
 use crate::store::{
-    Batch, Key, ListRequest, Object, Page, Range, ResourceVersion, Revision, Store, StoreError,
+    Batch, DICTIONARIES, Key, ListRequest, Object, Page, Range, ResourceVersion, Revision, Store, StoreError,
     Stored, Tail, WatchStream, Write,
 };
 
@@ -36,6 +38,37 @@ struct State<W> {
     out: W,
     revision: Revision,
     rows: Vec<[String; 4]>,
+    dictionaries: Dictionaries,
+}
+
+/// Dictionaries that are kept: more than a package has, whose bundles come right behind them.
+const MAX_DICTIONARIES: usize = 8;
+
+/// What bundles are packed with.
+#[derive(Default)]
+struct Dictionaries {
+    /// The newest ones, oldest first.
+    newest: VecDeque<(Key, Bytes)>,
+}
+
+impl Dictionaries {
+    fn add(&mut self, key: &Key, dictionary: &Object) -> io::Result<()> {
+        let text = dictionary.tail().unpack().map_err(io::Error::other)?;
+        if self.newest.len() == MAX_DICTIONARIES {
+            self.newest.pop_front();
+        }
+        self.newest.push_back((key.clone(), text));
+        Ok(())
+    }
+
+    /// Returns the text of an object's tail.
+    fn unpack(&self, key: &Key, tail: &Tail) -> io::Result<Bytes> {
+        let Tail::Referring { dictionary, .. } = tail else { return tail.unpack().map_err(io::Error::other) };
+        let dictionary = dictionary.key(key.namespace());
+        let found = self.newest.iter().find(|(known, _)| *known == dictionary);
+        let missing = || io::Error::other(format!("`{key}` needs `{dictionary}`, which is not there"));
+        tail.unpack_with(&found.ok_or_else(missing)?.1).map_err(io::Error::other)
+    }
 }
 
 const HEADINGS: [&str; 4] = ["NAME", "CHANNEL", "VERSION", "DISPLAY NAME"];
@@ -43,15 +76,9 @@ const HEADINGS: [&str; 4] = ["NAME", "CHANNEL", "VERSION", "DISPLAY NAME"];
 impl<W: io::Write + Send + 'static> OutputStore<W> {
     /// Prints to a writer.
     pub fn new(out: W, format: OutputFormat) -> Self {
-        let state = State {
-            out,
-            revision: Revision::FIRST,
-            rows: Vec::new(),
-        };
-        OutputStore {
-            state: Mutex::new(state),
-            format,
-        }
+        let state =
+            State { out, revision: Revision::FIRST, rows: Vec::new(), dictionaries: Dictionaries::default() };
+        OutputStore { state: Mutex::new(state), format }
     }
 
     /// Prints what had to wait for the end.
@@ -64,13 +91,8 @@ impl<W: io::Write + Send + 'static> OutputStore<W> {
         if self.format == OutputFormat::Table {
             let headings = HEADINGS.map(str::to_owned);
             let lines = || std::iter::once(&headings).chain(&rows);
-            let width = |column: usize| {
-                lines()
-                    .map(|row| row[column].chars().count())
-                    .max()
-                    .unwrap_or_default()
-                    + 3
-            };
+            let width =
+                |column: usize| lines().map(|row| row[column].chars().count()).max().unwrap_or_default() + 3;
             let widths = [width(0), width(1), width(2)];
             for [name, channel, version, display] in lines() {
                 let [w0, w1, w2] = widths;
@@ -81,8 +103,10 @@ impl<W: io::Write + Send + 'static> OutputStore<W> {
     }
 
     fn print(&self, key: &Key, object: &Object, state: &mut State<W>) -> io::Result<()> {
-        if !matches!(key.resource(), "packages" | "bundlemetadata") {
-            return Ok(());
+        match key.resource() {
+            "packages" | "bundlemetadata" => {}
+            DICTIONARIES => return state.dictionaries.add(key, object),
+            _ => return Ok(()),
         }
         let mut summary: Value = serde_json::from_slice(&object.summary())?;
         if self.format == OutputFormat::Table {
@@ -92,16 +116,12 @@ impl<W: io::Write + Send + 'static> OutputStore<W> {
             return Ok(());
         }
         if let Some(metadata) = summary["metadata"].as_object_mut() {
-            metadata.retain(|field, _| {
-                !matches!(&**field, "uid" | "creationTimestamp" | "ownerReferences")
-            });
+            metadata.retain(|field, _| !matches!(&**field, "uid" | "creationTimestamp" | "ownerReferences"));
         }
         let mut text = summary.to_string();
         if *object.tail() != Tail::None {
             text.truncate(text.len() - 2);
-            text.push_str(&String::from_utf8_lossy(
-                &object.tail().unpack().map_err(io::Error::other)?,
-            ));
+            text.push_str(&String::from_utf8_lossy(&state.dictionaries.unpack(key, object.tail())?));
         }
         match self.format {
             OutputFormat::Yaml => {
@@ -115,21 +135,13 @@ impl<W: io::Write + Send + 'static> OutputStore<W> {
 }
 
 fn row(package: &Value) -> [String; 4] {
-    let resource = crate::model::RESOURCES
-        .iter()
-        .find(|resource| resource.plural == "packages");
+    let resource = crate::model::RESOURCES.iter().find(|resource| resource.plural == "packages");
     let cell = |name: &str| {
-        let column = resource
-            .and_then(|resource| resource.columns.iter().find(|column| column.name == name));
-        let value = column
-            .map(|column| (column.cell)(package))
-            .unwrap_or_default();
+        let column = resource.and_then(|resource| resource.columns.iter().find(|column| column.name == name));
+        let value = column.map(|column| (column.cell)(package)).unwrap_or_default();
         value.as_str().unwrap_or_default().to_owned()
     };
-    let name = package["metadata"]["name"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
+    let name = package["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     [name, cell("Channel"), cell("Version"), cell("Display Name")]
 }
 
@@ -154,11 +166,7 @@ impl<W: io::Write + Send + 'static> Store for OutputStore<W> {
 
     async fn list(&self, _: ListRequest) -> Result<Page, StoreError> {
         let version = ResourceVersion::end_of(self.state.lock().expect("not poisoned").revision);
-        Ok(Page {
-            version,
-            items: Vec::new(),
-            remaining: 0,
-        })
+        Ok(Page { version, items: Vec::new(), remaining: 0 })
     }
 
     async fn watch(&self, _: Range, _: ResourceVersion) -> Result<WatchStream, StoreError> {

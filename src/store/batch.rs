@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Key, Object, ResourceVersion, StoreError};
+use super::{Fence, Key, Object, ResourceVersion, StoreError};
 
 /// The most operations a batch can hold, whatever a store is configured for: each needs an index of its own
 /// within the revision.
@@ -43,29 +43,17 @@ pub struct Operation {
 impl Operation {
     /// Creates an object where there is none.
     pub fn create(key: Key, object: Object) -> Self {
-        Operation {
-            key,
-            expect: Expect::Absent,
-            write: Write::Put(object),
-        }
+        Operation { key, expect: Expect::Absent, write: Write::Put(object) }
     }
 
     /// Replaces the object that `version` wrote.
     pub fn replace(key: Key, version: ResourceVersion, object: Object) -> Self {
-        Operation {
-            key,
-            expect: Expect::Version(version),
-            write: Write::Put(object),
-        }
+        Operation { key, expect: Expect::Version(version), write: Write::Put(object) }
     }
 
     /// Deletes the object that `version` wrote.
     pub fn delete(key: Key, version: ResourceVersion) -> Self {
-        Operation {
-            key,
-            expect: Expect::Version(version),
-            write: Write::Delete,
-        }
+        Operation { key, expect: Expect::Version(version), write: Write::Delete }
     }
 
     /// Returns about how many bytes the operation takes in a request.
@@ -87,14 +75,24 @@ const PER_OPERATION_OVERHEAD: usize = 64;
 pub struct Batch {
     /// In the order their events will have.
     pub operations: Vec<Operation>,
+    /// The lock that has to be held at the moment of the commit.
+    pub fence: Option<Fence>,
 }
 
 impl Batch {
+    /// A batch of some operations.
+    pub fn new(operations: Vec<Operation>) -> Self {
+        Batch { operations, fence: None }
+    }
+
     /// A batch of one operation.
     pub fn of(operation: Operation) -> Self {
-        Batch {
-            operations: vec![operation],
-        }
+        Batch::new(vec![operation])
+    }
+
+    /// The same batch, to be committed only while a lock is held.
+    pub fn fenced(self, fence: Fence) -> Self {
+        Batch { fence: Some(fence), ..self }
     }
 
     /// Checks the rules that hold for every store.
@@ -107,23 +105,14 @@ impl Batch {
             return Err(StoreError::Invalid("no operations"));
         }
         if self.operations.len() > MAX_BATCH_OPERATIONS {
-            return Err(StoreError::Invalid(
-                "more operations than a revision has indexes",
-            ));
+            return Err(StoreError::Invalid("more operations than a revision has indexes"));
         }
         let mut keys = HashSet::new();
-        if !self
-            .operations
-            .iter()
-            .all(|operation| keys.insert(&operation.key))
-        {
+        if !self.operations.iter().all(|operation| keys.insert(&operation.key)) {
             return Err(StoreError::Invalid("a key twice"));
         }
         let deletes_nothing = |operation: &Operation| {
-            matches!(
-                (&operation.write, operation.expect),
-                (Write::Delete, Expect::Absent)
-            )
+            matches!((&operation.write, operation.expect), (Write::Delete, Expect::Absent))
         };
         if self.operations.iter().any(deletes_nothing) {
             return Err(StoreError::Invalid("a deletion of what is absent"));

@@ -46,6 +46,12 @@ pub enum StoreError {
         /// The most bytes there is room for.
         limit: usize,
     },
+    /// The lock that the batch was to be committed under is not held any more. Nothing was written.
+    #[error("the lock `{lock}` is not held any more")]
+    Deposed {
+        /// The name of the lock.
+        lock: String,
+    },
     /// The batch breaks a rule of [`Store::append`](super::Store::append). Nothing was written.
     #[error("invalid batch: {0}")]
     Invalid(&'static str),
@@ -57,6 +63,16 @@ pub enum StoreError {
         /// What is wrong with it.
         source: EnvelopeError,
     },
+    /// The store does not know us, or we may not do this. Nothing was written.
+    #[error("the store refuses access: {0}")]
+    Denied(String),
+    /// The store has no room left. The write that found that out may have been the last to be done; no later one is
+    /// until somebody makes room. Reads go on.
+    #[error("the store is out of space: {0}")]
+    NoSpace(String),
+    /// Too few members of the store's cluster are there for it to have a leader. Nothing was written.
+    #[error("the store has no leader: {0}")]
+    NoLeader(String),
     /// The store cannot be used right now, and what was asked for did not happen.
     #[error("store unavailable: {0}")]
     Unavailable(String),
@@ -66,10 +82,28 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Returns what kind of failure it is, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            StoreError::Conflict { .. } => "Conflict",
+            StoreError::Compacted { .. } => "Compacted",
+            StoreError::Future { .. } => "Future",
+            StoreError::TooLarge { .. } => "TooLarge",
+            StoreError::Deposed { .. } => "Deposed",
+            StoreError::Invalid(_) => "Invalid",
+            StoreError::Corrupt { .. } => "Corrupt",
+            StoreError::Denied(_) => "Denied",
+            StoreError::NoSpace(_) => "NoSpace",
+            StoreError::NoLeader(_) => "NoLeader",
+            StoreError::Unavailable(_) => "Unavailable",
+            StoreError::Unknown(_) => "Unknown",
+        }
+    }
+
     /// Returns what is known about the write that failed with this error.
     pub fn outcome(&self) -> Outcome {
         match self {
-            StoreError::Unknown(_) => Outcome::MayHaveHappened,
+            StoreError::Unknown(_) | StoreError::NoSpace(_) => Outcome::MayHaveHappened,
             _ => Outcome::DidNotHappen,
         }
     }

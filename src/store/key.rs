@@ -1,5 +1,6 @@
 //! Where an object is: resource, namespace, name.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -32,11 +33,7 @@ impl Key {
     pub fn parse(text: &str) -> Result<Self, InvalidKey> {
         let mut parts = text.splitn(3, '/');
         let complete = (0..3).all(|_| parts.next().is_some_and(|part| !part.is_empty()));
-        if complete {
-            Ok(Key(text.into()))
-        } else {
-            Err(InvalidKey(text.to_owned()))
-        }
+        if complete { Ok(Key(text.into())) } else { Err(InvalidKey(text.to_owned())) }
     }
 
     /// Returns the whole address.
@@ -64,6 +61,13 @@ impl Key {
     }
 }
 
+/// Keys compare and hash as their text, so that they can be looked up by it.
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&*self.0, f)
@@ -87,56 +91,42 @@ pub struct Range {
 impl Range {
     /// Every key there is.
     pub fn everything() -> Self {
-        Range {
-            prefix: String::new(),
-            single: false,
-        }
+        Range { prefix: String::new(), single: false }
     }
 
     /// All objects of a resource, in every namespace.
     pub fn resource(resource: &str) -> Self {
-        Range {
-            prefix: format!("{resource}/"),
-            single: false,
-        }
+        Range { prefix: format!("{resource}/"), single: false }
     }
 
     /// All objects of a resource in one namespace.
     pub fn namespace(resource: &str, namespace: &str) -> Self {
-        Range {
-            prefix: format!("{resource}/{namespace}/"),
-            single: false,
-        }
+        Range { prefix: format!("{resource}/{namespace}/"), single: false }
     }
 
     /// The objects of a resource in one namespace whose names start with `start`.
     pub fn names(resource: &str, namespace: &str, start: &str) -> Self {
-        Range {
-            prefix: format!("{resource}/{namespace}/{start}"),
-            single: false,
-        }
+        Range { prefix: format!("{resource}/{namespace}/{start}"), single: false }
     }
 
     /// One object.
     pub fn single(key: &Key) -> Self {
-        Range {
-            prefix: key.as_str().to_owned(),
-            single: true,
-        }
+        Range { prefix: key.as_str().to_owned(), single: true }
     }
 
     /// Returns whether a key is in the range.
     pub fn contains(&self, key: &Key) -> bool {
-        if self.single {
-            key.as_str() == self.prefix
-        } else {
-            key.as_str().starts_with(&self.prefix)
-        }
+        if self.single { key.as_str() == self.prefix } else { key.as_str().starts_with(&self.prefix) }
     }
 
     /// Returns the smallest text that a key of the range can be.
     pub fn start(&self) -> &str {
         &self.prefix
+    }
+
+    /// Returns the resource that all keys of the range are of; nothing where there are several.
+    pub fn of_resource(&self) -> &str {
+        self.prefix.split_once('/').map_or("", |(resource, _)| resource)
     }
 
     /// Returns whether the range is one key.
@@ -153,23 +143,13 @@ mod tests {
     fn a_key_gives_its_parts_back() {
         let key = Key::new("packages", "test", "kube-green");
         assert_eq!(key.as_str(), "packages/test/kube-green");
-        assert_eq!(
-            (key.resource(), key.namespace(), key.name()),
-            ("packages", "test", "kube-green")
-        );
+        assert_eq!((key.resource(), key.namespace(), key.name()), ("packages", "test", "kube-green"));
         assert_eq!(Key::parse("packages/test/kube-green"), Ok(key));
         assert_eq!(
             Key::parse("provenance/test/cat/pkg").map(|k| k.name().to_owned()),
             Ok("cat/pkg".to_owned())
         );
-        for text in [
-            "",
-            "packages",
-            "packages/test",
-            "packages/test/",
-            "packages//x",
-            "/test/x",
-        ] {
+        for text in ["", "packages", "packages/test", "packages/test/", "packages//x", "/test/x"] {
             assert!(Key::parse(text).is_err(), "{text}");
         }
     }

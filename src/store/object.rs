@@ -4,6 +4,9 @@ use std::cell::RefCell;
 use std::io;
 
 use bytes::Bytes;
+use zstd::zstd_safe::{CDict, DCtx};
+
+use super::DictionaryId;
 
 /// Objects larger than this are not decoded, whatever an envelope claims.
 pub(super) const MAX_OBJECT_BYTES: usize = 64 << 20;
@@ -11,11 +14,14 @@ pub(super) const MAX_OBJECT_BYTES: usize = 64 << 20;
 /// What the summary of a cut object is closed with: the cut lies in `spec`, which is the last field.
 const CLOSING: &[u8] = b"}}";
 
-/// A tail is packed only where that saves at least this many bytes.
+/// A text is packed only where that saves at least this many bytes.
 const WORTH_PACKING: usize = 64;
 
+/// Bytes that a thread keeps for the next text it packs.
+const KEPT_FRAME_BYTES: usize = 256 << 10;
+
 /// zstd's fastest regular level: the pipeline packs every bundle once, on the hot path.
-const ZSTD_LEVEL: i32 = 1;
+pub(super) const ZSTD_LEVEL: i32 = 1;
 
 /// An object as JSON text, in two parts.
 ///
@@ -42,6 +48,18 @@ pub enum Tail {
         /// The size of the text in it, in bytes.
         length: usize,
     },
+    /// As one zstd frame that can be unpacked with a dictionary only, which is an object of its own:
+    /// [`Store::complete`](super::Store::complete) does.
+    Referring {
+        /// Which dictionary.
+        dictionary: DictionaryId,
+        /// The frame.
+        packed: Bytes,
+        /// The size of the text in it, in bytes.
+        length: usize,
+    },
+    /// Not here: [`Store::complete`](super::Store::complete) gives it.
+    Deferred,
 }
 
 /// A packed tail that cannot be unpacked.
@@ -55,13 +73,9 @@ impl Tail {
         if text.is_empty() {
             return Tail::None;
         }
-        match PACKER.with_borrow_mut(|packer| packer.pack(text)) {
-            Ok(packed) if packed.len() + WORTH_PACKING <= text.len() => Tail::Zstd {
-                packed: packed.into(),
-                length: text.len(),
-            },
-            // A text that does not fit, or does not shrink, is kept as it is.
-            _ => Tail::Plain(Bytes::copy_from_slice(text)),
+        match pack(text) {
+            Some(packed) => Tail::Zstd { packed: packed.into(), length: text.len() },
+            None => Tail::Plain(Bytes::copy_from_slice(text)),
         }
     }
 
@@ -69,24 +83,44 @@ impl Tail {
     ///
     /// # Errors
     ///
-    /// [`ObjectError`] when the frame is damaged or its length is not the one that was announced.
+    /// [`ObjectError`] when the frame is damaged or its length is not the one that was announced, and for a tail
+    /// that is not here, or not without its dictionary.
     pub fn unpack(&self) -> Result<Bytes, ObjectError> {
         match self {
             Tail::None => Ok(Bytes::new()),
             Tail::Plain(text) => Ok(text.clone()),
-            Tail::Zstd { packed, length } => {
-                let text = PACKER.with_borrow_mut(|packer| packer.unpack(packed, *length))?;
-                Ok(text.into())
+            Tail::Deferred => Err(ObjectError(io::Error::other("the tail is not here"))),
+            Tail::Referring { dictionary, .. } => {
+                Err(ObjectError(io::Error::other(format!("dictionary {dictionary} is not here"))))
             }
+            Tail::Zstd { packed, length } => Ok(unpack(packed, *length, &[])?.into()),
         }
+    }
+
+    /// Returns the text of a tail that was packed with this dictionary, or without any.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::unpack`]; one for another dictionary is most likely noticed, as damage.
+    pub fn unpack_with(&self, dictionary: &[u8]) -> Result<Bytes, ObjectError> {
+        match self {
+            Tail::Referring { packed, length, .. } => Ok(unpack(packed, *length, dictionary)?.into()),
+            tail => tail.unpack(),
+        }
+    }
+
+    /// Returns whether the text is here, be it packed.
+    pub fn is_here(&self) -> bool {
+        !matches!(self, Tail::Deferred | Tail::Referring { .. })
     }
 
     /// Returns the size in bytes as stored.
     pub fn size(&self) -> usize {
         match self {
-            Tail::None => 0,
+            Tail::None | Tail::Deferred => 0,
             Tail::Plain(text) => text.len(),
             Tail::Zstd { packed, .. } => packed.len(),
+            Tail::Referring { packed, .. } => DictionaryId::LENGTH + packed.len(),
         }
     }
 }
@@ -94,18 +128,12 @@ impl Tail {
 impl Object {
     /// An object that is kept in one piece.
     pub fn whole(json: impl Into<Bytes>) -> Self {
-        Object {
-            head: json.into(),
-            tail: Tail::None,
-        }
+        Object { head: json.into(), tail: Tail::None }
     }
 
     /// An object cut inside `spec`: `head` and `tail` together are its text.
     pub fn cut(head: impl Into<Bytes>, tail: Tail) -> Self {
-        Object {
-            head: head.into(),
-            tail,
-        }
+        Object { head: head.into(), tail }
     }
 
     /// Returns the first part.
@@ -144,6 +172,26 @@ impl Object {
     }
 }
 
+/// Packs a text as one zstd frame; none where it does not fit, or not enough is won.
+pub(super) fn pack(text: &[u8]) -> Option<Vec<u8>> {
+    pack_with(text, None)
+}
+
+/// As [`pack`], with a dictionary if there is one.
+pub(super) fn pack_with(text: &[u8], dictionary: Option<&CDict<'_>>) -> Option<Vec<u8>> {
+    let packed = PACKER.with_borrow_mut(|packer| packer.pack(text, dictionary)).ok()?;
+    (packed.len() + WORTH_PACKING <= text.len()).then_some(packed)
+}
+
+/// Unpacks a zstd frame whose text has a length and was packed with a dictionary, or with an empty one for none.
+///
+/// # Errors
+///
+/// [`ObjectError`] when it is damaged, or has another.
+pub(super) fn unpack(packed: &[u8], length: usize, dictionary: &[u8]) -> Result<Vec<u8>, ObjectError> {
+    Ok(PACKER.with_borrow_mut(|packer| packer.unpack(packed, length, dictionary))?)
+}
+
 thread_local! {
     /// zstd contexts are large; one a thread is made once and used again.
     static PACKER: RefCell<Packer> = RefCell::new(Packer::default());
@@ -152,37 +200,49 @@ thread_local! {
 #[derive(Default)]
 struct Packer {
     compressor: Option<zstd::bulk::Compressor<'static>>,
-    decompressor: Option<zstd::bulk::Decompressor<'static>>,
+    /// Where frames are made, before it is known how large they are.
+    frame: Vec<u8>,
+    decompressor: Option<DCtx<'static>>,
 }
 
 impl Packer {
-    fn pack(&mut self, text: &[u8]) -> io::Result<Vec<u8>> {
+    fn pack(&mut self, text: &[u8], dictionary: Option<&CDict<'_>>) -> io::Result<Vec<u8>> {
         let compressor = match &mut self.compressor {
             Some(compressor) => compressor,
             none => none.insert(zstd::bulk::Compressor::new(ZSTD_LEVEL)?),
         };
-        compressor.compress(text)
+        self.frame.clear();
+        self.frame.reserve(zstd::compress_bound(text.len()));
+        match dictionary {
+            Some(dictionary) => compressor
+                .context_mut()
+                .compress_using_cdict(&mut self.frame, text, dictionary)
+                .map_err(zstd_error)?,
+            None => compressor.compress_to_buffer(text, &mut self.frame)?,
+        };
+        let packed = self.frame.to_vec();
+        if self.frame.capacity() > KEPT_FRAME_BYTES {
+            self.frame = Vec::new();
+        }
+        Ok(packed)
     }
 
-    fn unpack(&mut self, packed: &[u8], length: usize) -> io::Result<Vec<u8>> {
+    fn unpack(&mut self, packed: &[u8], length: usize, dictionary: &[u8]) -> io::Result<Vec<u8>> {
         if length > MAX_OBJECT_BYTES {
-            return Err(io::Error::other(format!(
-                "{length} bytes are more than {MAX_OBJECT_BYTES}"
-            )));
+            return Err(io::Error::other(format!("{length} bytes are more than {MAX_OBJECT_BYTES}")));
         }
-        let decompressor = match &mut self.decompressor {
-            Some(decompressor) => decompressor,
-            none => none.insert(zstd::bulk::Decompressor::new()?),
-        };
-        let text = decompressor.decompress(packed, length)?;
+        let decompressor = self.decompressor.get_or_insert_with(DCtx::create);
+        let mut text = Vec::with_capacity(length);
+        decompressor.decompress_using_dict(&mut text, packed, dictionary).map_err(zstd_error)?;
         if text.len() != length {
-            return Err(io::Error::other(format!(
-                "{} bytes instead of {length}",
-                text.len()
-            )));
+            return Err(io::Error::other(format!("{} bytes instead of {length}", text.len())));
         }
         Ok(text)
     }
+}
+
+fn zstd_error(code: usize) -> io::Error {
+    io::Error::other(zstd::zstd_safe::get_error_name(code))
 }
 
 #[cfg(test)]
@@ -205,49 +265,16 @@ mod tests {
     #[test]
     fn what_does_not_shrink_is_kept_plain() {
         assert_eq!(Tail::pack(b""), Tail::None);
-        assert_eq!(
-            Tail::pack(b",\"a\":1}}"),
-            Tail::Plain(Bytes::from_static(b",\"a\":1}}"))
-        );
+        assert_eq!(Tail::pack(b",\"a\":1}}"), Tail::Plain(Bytes::from_static(b",\"a\":1}}")));
     }
 
     #[test]
     fn a_damaged_tail_is_an_error() {
         let text = "y".repeat(1000);
-        let Tail::Zstd { packed, length } = Tail::pack(text.as_bytes()) else {
-            panic!("not packed")
-        };
-        assert!(
-            Tail::Zstd {
-                packed: packed.slice(..packed.len() - 4),
-                length
-            }
-            .unpack()
-            .is_err()
-        );
-        assert!(
-            Tail::Zstd {
-                packed: packed.clone(),
-                length: length - 1
-            }
-            .unpack()
-            .is_err()
-        );
-        assert!(
-            Tail::Zstd {
-                packed: packed.clone(),
-                length: length + 1
-            }
-            .unpack()
-            .is_err()
-        );
-        assert!(
-            Tail::Zstd {
-                packed,
-                length: MAX_OBJECT_BYTES + 1
-            }
-            .unpack()
-            .is_err()
-        );
+        let Tail::Zstd { packed, length } = Tail::pack(text.as_bytes()) else { panic!("not packed") };
+        assert!(Tail::Zstd { packed: packed.slice(..packed.len() - 4), length }.unpack().is_err());
+        assert!(Tail::Zstd { packed: packed.clone(), length: length - 1 }.unpack().is_err());
+        assert!(Tail::Zstd { packed: packed.clone(), length: length + 1 }.unpack().is_err());
+        assert!(Tail::Zstd { packed, length: MAX_OBJECT_BYTES + 1 }.unpack().is_err());
     }
 }

@@ -112,12 +112,10 @@ impl Verifier {
 
 fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]
@@ -131,15 +129,7 @@ mod tests {
         assert_eq!(empty.parse(), Ok(Digest::sha256(b"")));
         assert_eq!(Digest::sha256(b"").verifier().finish(), Digest::sha256(b""));
         let upper = empty.to_uppercase();
-        for text in [
-            "",
-            "sha256:",
-            "sha256:abc",
-            &empty[7..],
-            &upper,
-            "sha256:../../etc/passwd",
-            "md5:0",
-        ] {
+        for text in ["", "sha256:", "sha256:abc", &empty[7..], &upper, "sha256:../../etc/passwd", "md5:0"] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
     }

@@ -46,10 +46,16 @@ struct ContainerConfig {
 
 /// Tells an index from a manifest without relying on media types, which registries get wrong.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Shape {
+    #[serde(default)]
+    schema_version: Option<u64>,
     #[serde(default)]
     manifests: Option<serde::de::IgnoredAny>,
 }
+
+/// What an entry of an index is annotated with that only says something about another entry.
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
 /// Reads the manifest that a digest names, through an index if need be, and the configuration.
 ///
@@ -77,23 +83,13 @@ pub async fn read_image(
         }
     }
     let manifest: OciImageManifest = decode(&digest, &bytes)?;
-    check(
-        "layers in an image",
-        manifest.layers.len() as u64,
-        limits.layers as u64,
-    )
-    .map_err(|source| FetchError::TooLarge {
-        what: format!("manifest {digest}"),
-        source,
-    })?;
+    check("layers in an image", manifest.layers.len() as u64, limits.layers as u64)
+        .map_err(|source| FetchError::TooLarge { what: format!("manifest {digest}"), source })?;
     if manifest.layers.is_empty() {
         return Err(invalid(&digest, "the image has no layers"));
     }
-    let mut layers: Vec<_> = manifest
-        .layers
-        .iter()
-        .map(|layer| describe(&digest, layer))
-        .collect::<Result<_, _>>()?;
+    let mut layers: Vec<_> =
+        manifest.layers.iter().map(|layer| describe(&digest, layer)).collect::<Result<_, _>>()?;
     layers.reverse();
     let root = read_root(source, &digest, &manifest.config, limits).await?;
     Ok(CatalogImage { root, layers })
@@ -106,39 +102,21 @@ async fn read_root(
     limits: &Limits,
 ) -> Result<String, FetchError> {
     let config = describe(digest, descriptor)?;
-    let bytes = read_blob(
-        source,
-        "configuration",
-        &config.digest,
-        config.size,
-        limits.manifest_bytes,
-    )
-    .await?;
+    let bytes =
+        read_blob(source, "configuration", &config.digest, config.size, limits.manifest_bytes).await?;
     let config: ImageConfig = decode(&config.digest, &bytes)?;
-    let labels = config
-        .config
-        .and_then(|config| config.labels)
-        .unwrap_or_default();
+    let labels = config.config.and_then(|config| config.labels).unwrap_or_default();
     let root = labels.get(ROOT_LABEL).map_or(DEFAULT_ROOT, String::as_str);
-    let segments: Vec<_> = root
-        .split('/')
-        .filter(|segment| !matches!(*segment, "" | "."))
-        .collect();
+    let segments: Vec<_> = root.split('/').filter(|segment| !matches!(*segment, "" | ".")).collect();
     if segments.is_empty() || segments.contains(&"..") {
-        return Err(invalid(
-            digest,
-            &format!("label {ROOT_LABEL} names no directory: `{root}`"),
-        ));
+        return Err(invalid(digest, &format!("label {ROOT_LABEL} names no directory: `{root}`")));
     }
     Ok(segments.join("/"))
 }
 
 fn choose(entries: &[ImageIndexEntry]) -> Option<&ImageIndexEntry> {
     let platform = |entry: &ImageIndexEntry| {
-        entry
-            .platform
-            .as_ref()
-            .map(|platform| (platform.os.to_string(), platform.architecture.to_string()))
+        entry.platform.as_ref().map(|platform| (platform.os.to_string(), platform.architecture.to_string()))
     };
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -148,31 +126,34 @@ fn choose(entries: &[ImageIndexEntry]) -> Option<&ImageIndexEntry> {
     };
     let here = (std::env::consts::OS.to_owned(), architecture.to_owned());
     let is_real = |entry: &&ImageIndexEntry| {
-        platform(entry)
-            .is_none_or(|(os, architecture)| os != "unknown" && architecture != "unknown")
+        let is_about_another =
+            entry.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(REFERENCE_TYPE));
+        !is_about_another
+            && platform(entry).is_none_or(|(os, architecture)| os != "unknown" && architecture != "unknown")
     };
-    entries
-        .iter()
-        .find(|entry| platform(entry).as_ref() == Some(&here))
-        .or_else(|| entries.iter().find(is_real))
+    let mut real = entries.iter().filter(is_real);
+    real.clone().find(|entry| platform(entry).as_ref() == Some(&here)).or_else(|| real.next())
 }
 
 fn describe(manifest: &Digest, descriptor: &OciDescriptor) -> Result<LayerDescriptor, FetchError> {
     let size = u64::try_from(descriptor.size)
         .map_err(|_| invalid(manifest, &format!("a size of {} bytes", descriptor.size)))?;
-    Ok(LayerDescriptor {
-        digest: parse_digest(manifest, &descriptor.digest)?,
-        size,
-    })
+    Ok(LayerDescriptor { digest: parse_digest(manifest, &descriptor.digest)?, size })
 }
 
 fn parse_digest(manifest: &Digest, text: &str) -> Result<Digest, FetchError> {
-    text.parse()
-        .map_err(|error: super::InvalidDigest| invalid(manifest, &error.to_string()))
+    text.parse().map_err(|error: super::InvalidDigest| invalid(manifest, &error.to_string()))
 }
 
 fn is_index(digest: &Digest, bytes: &[u8]) -> Result<bool, FetchError> {
-    Ok(decode::<Shape>(digest, bytes)?.manifests.is_some())
+    let shape: Shape = decode(digest, bytes)?;
+    if shape.schema_version == Some(1) {
+        return Err(invalid(
+            digest,
+            "a manifest of schema 1, which registries have stopped to serve; push the image anew",
+        ));
+    }
+    Ok(shape.manifests.is_some())
 }
 
 fn decode<'a, T: Deserialize<'a>>(digest: &Digest, bytes: &'a [u8]) -> Result<T, FetchError> {
@@ -180,8 +161,5 @@ fn decode<'a, T: Deserialize<'a>>(digest: &Digest, bytes: &'a [u8]) -> Result<T,
 }
 
 fn invalid(digest: &Digest, reason: &str) -> FetchError {
-    FetchError::InvalidManifest {
-        digest: digest.clone(),
-        reason: reason.to_owned(),
-    }
+    FetchError::InvalidManifest { digest: digest.clone(), reason: reason.to_owned() }
 }

@@ -1,320 +1,249 @@
 //! Images in registries: the pull half of the distribution protocol.
 //!
-//! See <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>. Registries on loopback addresses
-//! are spoken to in plain HTTP, all others with TLS.
+//! See <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>. Registries on this machine, and those
+//! that `registries.conf` calls insecure, may be spoken to in plain HTTP; all others only with TLS.
 
+mod blob;
+mod connection;
+mod endpoint;
+mod keyring;
+mod mirrors;
+mod redirect;
+mod retry;
 mod token;
 
-use std::net::IpAddr;
-use std::sync::Mutex;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt};
+use bytes::Bytes;
 use oci_client::Reference;
-use oci_client::manifest::{
-    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
-    OCI_IMAGE_MEDIA_TYPE,
-};
-use reqwest::header::{ACCEPT, AUTHORIZATION, WWW_AUTHENTICATE};
-use reqwest::{Method, Response, StatusCode};
+use reqwest::Method;
 
+use self::connection::{Connections, Trust, check_authorities, host_of, is_here, read_authorities};
+use self::endpoint::{Ask, Authorizations, Endpoint};
+pub use self::keyring::{AuthFiles, InvalidCredentials, Keyring};
+use self::mirrors::Blocked;
+pub use self::mirrors::{InvalidMirrors, Mirrors};
 use super::{BlobStream, Digest, FetchError, ImageSource, verify};
-use crate::pipeline::limits::LimitExceeded;
-
-/// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a registry may send nothing.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes of a registry's own words that are repeated in an error.
-const QUOTED_BYTES: usize = 300;
+/// Bytes of a manifest that has to be read to learn its digest.
+const MAX_TAGGED_MANIFEST_BYTES: u64 = 4 << 20;
 
-const MANIFEST_TYPES: [&str; 4] = [
-    OCI_IMAGE_INDEX_MEDIA_TYPE,
-    OCI_IMAGE_MEDIA_TYPE,
-    IMAGE_MANIFEST_LIST_MEDIA_TYPE,
-    IMAGE_MANIFEST_MEDIA_TYPE,
-];
+/// How registries are spoken to, whoever asks.
+#[derive(Clone, Debug)]
+pub struct RegistryOptions {
+    /// Where images are pulled from instead.
+    pub mirrors: Mirrors,
+    /// A directory with certificates of authorities that are trusted beside the machine's own.
+    pub authorities: Option<PathBuf>,
+    /// The server's own credentials.
+    pub auth_files: AuthFiles,
+    /// How long a registry may send nothing.
+    pub read_timeout: Duration,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        RegistryOptions {
+            mirrors: Mirrors::default(),
+            authorities: None,
+            auth_files: AuthFiles::None,
+            read_timeout: READ_TIMEOUT,
+        }
+    }
+}
+
+impl RegistryOptions {
+    /// Reads the files with credentials and certificates once, to find out what is wrong with them. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::Configuration`].
+    pub fn check(&self) -> Result<(), FetchError> {
+        self.read().map(drop)
+    }
+
+    /// Reads the files with credentials and certificates. Blocks.
+    fn read(&self) -> Result<(Vec<Keyring>, String), FetchError> {
+        let keyrings =
+            self.auth_files.read().map_err(|error| FetchError::Configuration(error.to_string()))?;
+        let authorities = self.authorities.as_deref().map(read_authorities).transpose()?;
+        Ok((keyrings, authorities.unwrap_or_default()))
+    }
+}
+
+/// What a CatalogSource brings along for its registry.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    keyring: Keyring,
+    /// As PEM.
+    authorities: String,
+}
+
+impl Access {
+    /// Adds credentials, which are tried before the server's own.
+    pub fn with_credentials(mut self, keyring: Keyring) -> Self {
+        self.keyring = keyring;
+        self
+    }
+
+    /// Adds certificates of authorities, which are trusted beside the machine's and the server's.
+    ///
+    /// # Errors
+    ///
+    /// When the text holds no certificates as PEM.
+    pub fn with_authorities(mut self, pem: &str) -> Result<Self, String> {
+        check_authorities(pem)?;
+        self.authorities = pem.to_owned();
+        Ok(self)
+    }
+}
 
 /// Connections to registries, shared by all ingests.
 #[derive(Clone)]
 pub struct RegistryClient {
-    http: reqwest::Client,
+    options: Arc<RegistryOptions>,
+    connections: Arc<Connections>,
+    remembered: Arc<Authorizations>,
 }
 
-/// An image in a registry.
+/// An image in a registry, or in its mirrors.
 pub struct RegistryImage {
-    http: reqwest::Client,
     reference: Reference,
-    /// What authorised the last request; registries hand it out on demand.
-    authorization: Mutex<Option<String>>,
+    /// Where to ask, in this order.
+    endpoints: Vec<Arc<Endpoint>>,
+    /// The one that had an answer.
+    chosen: AtomicUsize,
 }
 
 impl RegistryClient {
-    /// Makes a client with the machine's certificates and proxy settings.
+    /// Makes a client. Nothing is read yet, nor is any connection made.
+    pub fn new(options: RegistryOptions) -> Self {
+        crate::tls::install_crypto();
+        RegistryClient {
+            connections: Arc::new(Connections::new(options.read_timeout)),
+            options: Arc::new(options),
+            remembered: Arc::default(),
+        }
+    }
+
+    /// Returns an image; nothing is asked of the registry yet. Files with credentials and certificates are read anew, so
+    /// that they can change.
     ///
     /// # Errors
     ///
-    /// [`FetchError::Transport`] when the certificates cannot be read.
-    pub fn new() -> Result<Self, FetchError> {
-        crate::tls::install_crypto();
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("packageserver/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .build()
-            .map_err(|error| FetchError::Transport {
-                place: "this machine's certificates".to_owned(),
-                reason: chain(&error),
-            })?;
-        Ok(RegistryClient { http })
+    /// [`FetchError::Blocked`], or [`FetchError::Configuration`] when a file makes no sense.
+    pub async fn image(&self, reference: &Reference, access: &Access) -> Result<RegistryImage, FetchError> {
+        let places = self
+            .options
+            .mirrors
+            .places(reference)
+            .map_err(|Blocked(prefix)| FetchError::Blocked { image: reference.to_string(), prefix })?;
+        let options = Arc::clone(&self.options);
+        let reading = tokio::task::spawn_blocking(move || options.read());
+        let (keyrings, mut authorities) =
+            reading.await.map_err(|error| FetchError::Configuration(error.to_string()))??;
+        authorities.push_str(&access.authorities);
+        let endpoints = places.into_iter().map(|place| {
+            let keyrings = [&access.keyring].into_iter().chain(&keyrings);
+            let candidates =
+                keyrings.flat_map(|keyring| keyring.candidates(&place.registry, &place.repository)).collect();
+            let trust = Trust {
+                authorities: authorities.clone(),
+                is_insecure: place.is_insecure,
+                is_here: is_here(&place.registry),
+                host: host_of(&place.registry).to_owned(),
+            };
+            let http = self.connections.client(&trust)?;
+            let remembered = Arc::clone(&self.remembered);
+            Ok(Arc::new(Endpoint::new(place, &identifier(reference), http, candidates, remembered)))
+        });
+        let endpoints = endpoints.collect::<Result<_, FetchError>>()?;
+        Ok(RegistryImage { reference: reference.clone(), endpoints, chosen: AtomicUsize::new(0) })
     }
+}
 
-    /// Returns an image; nothing is asked of the registry yet.
-    pub fn image(&self, reference: &Reference) -> RegistryImage {
-        RegistryImage {
-            http: self.http.clone(),
-            reference: reference.clone(),
-            authorization: Mutex::new(None),
-        }
-    }
+/// Returns tag and digest as they stand behind the repository.
+fn identifier(reference: &Reference) -> String {
+    let tag = reference.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
+    let digest = reference.digest().map(|digest| format!("@{digest}")).unwrap_or_default();
+    tag + &digest
 }
 
 #[async_trait]
 impl ImageSource for RegistryImage {
     async fn resolve(&self) -> Result<Digest, FetchError> {
         if let Some(digest) = self.reference.digest() {
-            return digest
-                .parse()
-                .map_err(|error: super::InvalidDigest| self.answer(error.to_string()));
+            let invalid = |error: super::InvalidDigest| FetchError::Configuration(error.to_string());
+            return digest.parse().map_err(invalid);
         }
-        let path = format!("manifests/{}", self.reference.tag().unwrap_or("latest"));
-        let head = self.request(Method::HEAD, &path).await?;
-        let announced = head
-            .headers()
-            .get("docker-content-digest")
-            .and_then(|value| value.to_str().ok());
-        if let (true, Some(digest)) = (head.status().is_success(), announced) {
-            return digest
-                .parse()
-                .map_err(|error: super::InvalidDigest| self.answer(error.to_string()));
-        }
-        // Some registries answer HEAD wrongly or without the digest; what GET says holds.
-        let manifest = self
-            .success(self.request(Method::GET, &path).await?)
-            .await?;
-        let bytes = self
-            .body(manifest, "manifest", MAX_TAGGED_MANIFEST_BYTES)
-            .await?;
-        Ok(Digest::sha256(&bytes))
+        let tag = self.reference.tag().unwrap_or("latest");
+        self.first(|endpoint| resolve(endpoint, format!("manifests/{tag}"))).await
     }
 
     async fn manifest(&self, digest: &Digest, limit: u64) -> Result<Bytes, FetchError> {
-        let response = self
-            .request(Method::GET, &format!("manifests/{digest}"))
-            .await?;
-        let response = self.success(response).await?;
-        let bytes = self.body(response, "manifest", limit).await?;
-        verify("manifest", digest, &bytes)?;
-        Ok(bytes)
+        self.first(|endpoint| {
+            let digest = digest.clone();
+            async move {
+                let bytes = endpoint.read(&format!("manifests/{digest}"), "manifest", limit).await?;
+                verify("manifest", &digest, &bytes)?;
+                Ok(bytes)
+            }
+        })
+        .await
     }
 
-    async fn blob(&self, digest: &Digest) -> Result<BlobStream, FetchError> {
-        let response = self
-            .request(Method::GET, &format!("blobs/{digest}"))
-            .await?;
-        let response = self.success(response).await?;
-        let place = self.place();
-        let chunks = response
-            .bytes_stream()
-            .map_err(move |error| FetchError::Transport {
-                place: place.clone(),
-                reason: chain(&error),
-            });
-        Ok(chunks.boxed())
+    async fn blob(&self, digest: &Digest, size: u64) -> Result<BlobStream, FetchError> {
+        self.first(|endpoint| blob::download(endpoint, digest.clone(), size)).await
     }
 }
 
-/// Bytes of a manifest that has to be read to learn its digest.
-const MAX_TAGGED_MANIFEST_BYTES: u64 = 4 << 20;
+/// Finds out what a tag stands for.
+async fn resolve(endpoint: Arc<Endpoint>, path: String) -> Result<Digest, FetchError> {
+    let head = endpoint.ask(&Ask { method: Method::HEAD, path: &path, from: 0 }).await?;
+    let announced = head.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+    if let (true, Some(digest)) = (head.status().is_success(), announced) {
+        return digest.parse().map_err(|error: super::InvalidDigest| endpoint.answer(error.to_string()));
+    }
+    // Some registries answer HEAD wrongly or without the digest; what GET says holds.
+    let bytes = endpoint.read(&path, "manifest", MAX_TAGGED_MANIFEST_BYTES).await?;
+    Ok(Digest::sha256(&bytes))
+}
 
 impl RegistryImage {
-    fn registry(&self) -> &str {
-        self.reference.resolve_registry()
-    }
-
-    fn place(&self) -> String {
-        format!("{}/{}", self.registry(), self.reference.repository())
-    }
-
-    /// Sends a request, and once more with authorisation if the registry asks for it.
-    async fn request(&self, method: Method, path: &str) -> Result<Response, FetchError> {
-        let response = self.send(&method, path).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return Ok(response);
-        }
-        let challenge = response
-            .headers()
-            .get(WWW_AUTHENTICATE)
-            .and_then(|value| value.to_str().ok());
-        let Some(challenge) = challenge else {
-            return Ok(response);
-        };
-        let authorization = token::answer(self, challenge).await?;
-        *self.authorization.lock().expect("not poisoned") = Some(authorization);
-        self.send(&method, path).await
-    }
-
-    async fn send(&self, method: &Method, path: &str) -> Result<Response, FetchError> {
-        let (registry, repository) = (self.registry(), self.reference.repository());
-        let url = format!("{}://{registry}/v2/{repository}/{path}", scheme(registry));
-        let mut request = self.http.request(method.clone(), url);
-        if path.starts_with("manifests/") {
-            request = request.header(ACCEPT, MANIFEST_TYPES.join(", "));
-        }
-        if let Some(authorization) = &*self.authorization.lock().expect("not poisoned") {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        request.send().await.map_err(|error| self.transport(&error))
-    }
-
-    /// Turns an answer that is not a success into an error that says what the registry said.
-    async fn success(&self, response: Response) -> Result<Response, FetchError> {
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        if status == StatusCode::NOT_FOUND {
-            return Err(FetchError::NotFound {
-                what: self.reference.to_string(),
-                place: self.registry().to_owned(),
-            });
-        }
-        let said = self.quote(response).await;
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            return Err(FetchError::Denied {
-                registry: self.registry().to_owned(),
-                repository: self.reference.repository().to_owned(),
-                credentials: "without credentials".to_owned(),
-                reason: format!("{status}{said}"),
-            });
-        }
-        Err(self.answer(format!("{status}{said}")))
-    }
-
-    /// Reads a body of bounded length.
-    async fn body(&self, response: Response, what: &str, limit: u64) -> Result<Bytes, FetchError> {
-        let mut stream = response.bytes_stream();
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = stream.next().await {
-            bytes.extend_from_slice(&chunk.map_err(|error| self.transport(&error))?);
-            crate::pipeline::limits::check("bytes in a manifest", bytes.len() as u64, limit)
-                .map_err(|source: LimitExceeded| FetchError::TooLarge {
-                    what: format!("{what} in {}", self.place()),
-                    source,
-                })?;
-        }
-        Ok(bytes.freeze())
-    }
-
-    /// Returns the start of what a registry said, fit to be shown.
-    async fn quote(&self, response: Response) -> String {
-        let mut stream = response.bytes_stream();
-        let mut said = Vec::new();
-        while let Some(Ok(chunk)) = stream.next().await {
-            said.extend_from_slice(&chunk[..chunk.len().min(QUOTED_BYTES - said.len())]);
-            if said.len() == QUOTED_BYTES {
-                break;
+    /// Asks the places one after the other, beginning with the one that answered before.
+    async fn first<T, F>(&self, ask: impl Fn(Arc<Endpoint>) -> F) -> Result<T, FetchError>
+    where
+        F: Future<Output = Result<T, FetchError>>,
+    {
+        let chosen = self.chosen.load(Ordering::Relaxed);
+        let others = (0..self.endpoints.len()).filter(|index| *index != chosen);
+        let mut failed: Vec<(usize, FetchError)> = Vec::new();
+        for index in [chosen].into_iter().chain(others) {
+            match ask(Arc::clone(&self.endpoints[index])).await {
+                Ok(answer) => {
+                    self.chosen.store(index, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    tracing::debug!(place = self.endpoints[index].place(), %error, "not from here");
+                    failed.push((index, error));
+                }
             }
         }
-        let text: String = String::from_utf8_lossy(&said)
-            .chars()
-            .filter(|character| !character.is_control())
-            .collect();
-        if text.is_empty() {
-            text
-        } else {
-            format!(": {text}")
+        // The registry itself has the last word; what its mirrors said stands beside it.
+        failed.sort_by_key(|(index, _)| *index);
+        let (_, error) = failed.pop().expect("an image has at least one place");
+        if failed.is_empty() {
+            return Err(error);
         }
-    }
-
-    fn answer(&self, answer: String) -> FetchError {
-        FetchError::Answer {
-            place: self.place(),
-            answer,
-        }
-    }
-
-    fn transport(&self, error: &reqwest::Error) -> FetchError {
-        FetchError::Transport {
-            place: self.place(),
-            reason: chain(error),
-        }
-    }
-}
-
-fn scheme(registry: &str) -> &'static str {
-    if is_loopback(registry) {
-        "http"
-    } else {
-        "https"
-    }
-}
-
-fn is_loopback(registry: &str) -> bool {
-    let host = match registry.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => registry,
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
-}
-
-/// Puts an error and its causes in one line, without URLs, which may hold tokens.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = match error {
-        error if error.is_timeout() => "timed out".to_owned(),
-        error if error.is_connect() => "cannot connect".to_owned(),
-        error if error.is_redirect() => "refused redirect".to_owned(),
-        _ => "connection failed".to_owned(),
-    };
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_loopback_is_spoken_to_in_the_clear() {
-        for registry in [
-            "localhost:5000",
-            "localhost",
-            "127.0.0.1:5000",
-            "127.1.2.3",
-            "[::1]:5000",
-        ] {
-            assert_eq!(scheme(registry), "http", "{registry}");
-        }
-        for registry in [
-            "quay.io",
-            "localhost.example.com:5000",
-            "128.0.0.1:5000",
-            "10.0.0.1",
-            "registry:5000",
-        ] {
-            assert_eq!(scheme(registry), "https", "{registry}");
-        }
+        let mirrors = failed.iter().map(|(_, error)| error.to_string()).collect::<Vec<_>>().join("; ");
+        Err(FetchError::Everywhere { error: Box::new(error), mirrors })
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::{FileVisitor, InflateError};
+use super::{FileContents, FileVisitor, InflateError};
 use crate::pipeline::limits::{Limits, check};
 
 /// Directories within directories; a catalog has one or two.
@@ -26,8 +26,8 @@ pub fn walk_directory(
         reason: error.to_string(),
     };
     let canonical = root.canonicalize().map_err(|error| failed(root, &error))?;
-    let mut files = Vec::new();
-    collect(&canonical, &canonical, 0, limits, &mut files)?;
+    let (mut files, mut seen) = (Vec::new(), 0);
+    collect(&canonical, &canonical, 0, limits, &mut files, &mut seen)?;
     if files.is_empty() {
         return Err(InflateError::Directory {
             path: root.display().to_string(),
@@ -40,19 +40,11 @@ pub fn walk_directory(
             return Err(failed(&path, &"the path is not UTF-8"));
         };
         let mut file = File::open(&path).map_err(|error| failed(&path, &error))?;
-        let size = file
-            .metadata()
-            .map_err(|error| failed(&path, &error))?
-            .len();
-        check("bytes in a file", size, limits.file_bytes).map_err(|source| {
-            InflateError::TooLarge {
-                place: path.display().to_string(),
-                source,
-            }
-        })?;
-        visitor
-            .file(name, &mut file)
-            .map_err(|error| failed(&path, &error))?;
+        let size = file.metadata().map_err(|error| failed(&path, &error))?.len();
+        check("bytes in a file", size, limits.file_bytes)
+            .map_err(|source| InflateError::TooLarge { place: path.display().to_string(), source })?;
+        let mut contents = FileContents::new(&mut file, size);
+        visitor.file(name, &mut contents).map_err(|error| failed(&path, &error))?;
     }
     Ok(())
 }
@@ -63,50 +55,34 @@ fn collect(
     depth: usize,
     limits: &Limits,
     files: &mut Vec<PathBuf>,
+    seen: &mut u64,
 ) -> Result<(), InflateError> {
-    let failed = |path: &Path, reason: String| InflateError::Directory {
-        path: path.display().to_string(),
-        reason,
-    };
+    let failed =
+        |path: &Path, reason: String| InflateError::Directory { path: path.display().to_string(), reason };
     if depth > MAX_DEPTH {
-        return Err(failed(
-            directory,
-            format!("more than {MAX_DEPTH} directories within each other"),
-        ));
+        return Err(failed(directory, format!("more than {MAX_DEPTH} directories within each other")));
     }
     let entries = fs::read_dir(directory).map_err(|error| failed(directory, error.to_string()))?;
     let mut paths = Vec::new();
     for entry in entries {
-        paths.push(
-            entry
-                .map_err(|error| failed(directory, error.to_string()))?
-                .path(),
-        );
+        paths.push(entry.map_err(|error| failed(directory, error.to_string()))?.path());
+        // Links that go in circles make a directory of many.
+        *seen += 1;
+        check("files and directories in a catalog", *seen, limits.files as u64)
+            .map_err(|source| InflateError::TooLarge { place: root.display().to_string(), source })?;
     }
     paths.sort();
     for path in paths {
-        let target = path
-            .canonicalize()
-            .map_err(|error| failed(&path, error.to_string()))?;
+        let target = path.canonicalize().map_err(|error| failed(&path, error.to_string()))?;
         if !target.starts_with(root) {
-            return Err(failed(
-                &path,
-                "a link that leads out of the catalog".to_owned(),
-            ));
+            return Err(failed(&path, "a link that leads out of the catalog".to_owned()));
         }
         if target.is_dir() {
-            collect(root, &path, depth + 1, limits, files)?;
+            collect(root, &path, depth + 1, limits, files, seen)?;
         } else if target.is_file() {
             files.push(path);
-            check(
-                "files in a catalog",
-                files.len() as u64,
-                limits.files as u64,
-            )
-            .map_err(|source| InflateError::TooLarge {
-                place: root.display().to_string(),
-                source,
-            })?;
+            check("files in a catalog", files.len() as u64, limits.files as u64)
+                .map_err(|source| InflateError::TooLarge { place: root.display().to_string(), source })?;
         } else {
             return Err(failed(&path, "neither a file nor a directory".to_owned()));
         }

@@ -6,22 +6,11 @@
 
 use std::collections::HashSet;
 
+use crate::event::Role;
+
 const WHITEOUT_PREFIX: &str = ".wh.";
 const RESERVED_PREFIX: &str = ".wh..wh.";
 const OPAQUE_MARKER: &str = ".wh..wh..opq";
-
-/// What an entry of an archive means to the layers below.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Removes its path.
-    Whiteout,
-    /// Removes everything under its path.
-    Opaque,
-    /// Is a directory: what lower layers have under it stays.
-    Directory,
-    /// Is a file or whatever else: replaces its path and everything under it.
-    Other,
-}
 
 /// An entry of an archive: what it does, and to which path.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,10 +26,7 @@ impl Entry {
     ///
     /// When the path climbs.
     pub(super) fn new(path: &str, is_directory: bool) -> Result<Option<Entry>, &'static str> {
-        let mut segments: Vec<_> = path
-            .split('/')
-            .filter(|segment| !matches!(*segment, "" | "."))
-            .collect();
+        let mut segments: Vec<_> = path.split('/').filter(|segment| !matches!(*segment, "" | ".")).collect();
         if segments.contains(&"..") {
             return Err("the path climbs out of the archive");
         }
@@ -63,10 +49,7 @@ impl Entry {
         } else {
             Role::Other
         };
-        Ok(Some(Entry {
-            path: segments.join("/"),
-            role,
-        }))
+        Ok(Some(Entry { path: segments.join("/"), role }))
     }
 }
 
@@ -92,11 +75,7 @@ struct Hidden {
 
 impl Overlay {
     pub(super) fn new(root: &str) -> Self {
-        Overlay {
-            root: root.to_owned(),
-            above: Hidden::default(),
-            current: Hidden::default(),
-        }
+        Overlay { root: root.to_owned(), above: Hidden::default(), current: Hidden::default() }
     }
 
     /// Returns whether a path lies under the root, or removing it would remove the root.
@@ -178,25 +157,14 @@ mod tests {
     #[test]
     fn entries_are_sorted_by_name() {
         for (path, role, target) in [
-            (
-                "./configs/a/catalog.json",
-                Role::Other,
-                "configs/a/catalog.json",
-            ),
+            ("./configs/a/catalog.json", Role::Other, "configs/a/catalog.json"),
             ("/configs//a/", Role::Directory, "configs/a"),
             ("configs/.wh.a", Role::Whiteout, "configs/a"),
             (".wh.configs", Role::Whiteout, "configs"),
             ("configs/.wh..wh..opq", Role::Opaque, "configs"),
             (".wh..wh..opq", Role::Opaque, ""),
         ] {
-            assert_eq!(
-                entry(path),
-                Entry {
-                    path: target.to_owned(),
-                    role
-                },
-                "{path}"
-            );
+            assert_eq!(entry(path), Entry { path: target.to_owned(), role }, "{path}");
         }
         assert_eq!(Entry::new("./", true), Ok(None));
         assert_eq!(Entry::new("configs/.wh..wh.plnk", false), Ok(None));
@@ -208,25 +176,13 @@ mod tests {
     #[test]
     fn upper_layers_hide_and_their_own_layer_does_not_matter() {
         let mut overlay = Overlay::new("configs");
-        for path in [
-            "configs/",
-            "configs/a/",
-            "configs/a/f",
-            "configs/.wh.b",
-            "configs/c/.wh..wh..opq",
-        ] {
+        for path in ["configs/", "configs/a/", "configs/a/f", "configs/.wh.b", "configs/c/.wh..wh..opq"] {
             overlay.note(&entry(path));
         }
         assert!(!overlay.hides("configs/a/f"));
         overlay.next_layer();
-        for path in [
-            "configs/a/f",
-            "configs/a/f/x",
-            "configs/b",
-            "configs/b/x/y",
-            "configs/c/x",
-            "configs/a",
-        ] {
+        for path in ["configs/a/f", "configs/a/f/x", "configs/b", "configs/b/x/y", "configs/c/x", "configs/a"]
+        {
             assert!(overlay.hides(path), "{path}");
         }
         for path in ["configs/a/g", "configs/bb", "configs/d"] {
@@ -237,12 +193,7 @@ mod tests {
 
     #[test]
     fn the_root_can_be_hidden_as_a_whole() {
-        for path in [
-            ".wh.configs",
-            "configs/.wh..wh..opq",
-            ".wh..wh..opq",
-            "configs",
-        ] {
+        for path in [".wh.configs", "configs/.wh..wh..opq", ".wh..wh..opq", "configs"] {
             let mut overlay = Overlay::new("configs");
             overlay.note(&entry(path));
             overlay.next_layer();

@@ -15,6 +15,10 @@ pub(super) const UNPACKED: &str = "unpacked bytes";
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
+/// What a zstd frame may want to be remembered of it, as a power of two: 32 MiB, which is what the tools that publish
+/// images use at most.
+const MAX_WINDOW_LOG: u32 = 25;
+
 /// The compressed bytes of a layer, chunk by chunk, without a copy between.
 pub(super) struct LayerReader {
     chunks: mpsc::Receiver<Result<Bytes, Aborted>>,
@@ -23,10 +27,7 @@ pub(super) struct LayerReader {
 
 impl LayerReader {
     pub(super) fn new(chunks: mpsc::Receiver<Result<Bytes, Aborted>>) -> Self {
-        LayerReader {
-            chunks,
-            current: Bytes::new(),
-        }
+        LayerReader { chunks, current: Bytes::new() }
     }
 
     /// Returns the first bytes without taking them; fewer where there are no more.
@@ -76,7 +77,9 @@ pub(super) fn decompress(mut layer: LayerReader) -> io::Result<Box<dyn Read>> {
     if magic.starts_with(&GZIP_MAGIC) {
         Ok(Box::new(MultiGzDecoder::new(layer)))
     } else if magic == ZSTD_MAGIC {
-        Ok(Box::new(zstd::stream::read::Decoder::with_buffer(layer)?))
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(layer)?;
+        decoder.window_log_max(MAX_WINDOW_LOG)?;
+        Ok(Box::new(decoder))
     } else {
         Ok(Box::new(layer))
     }
@@ -91,11 +94,7 @@ pub(super) struct Counted<R> {
 
 impl<R> Counted<R> {
     pub(super) fn new(inner: R, limit: u64) -> Self {
-        Counted {
-            inner,
-            count: 0,
-            limit,
-        }
+        Counted { inner, count: 0, limit }
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -108,10 +107,7 @@ impl<R: Read> Read for Counted<R> {
         let count = self.inner.read(buffer)?;
         self.count += count as u64;
         if self.count > self.limit {
-            return Err(io::Error::other(LimitExceeded {
-                what: UNPACKED,
-                limit: self.limit,
-            }));
+            return Err(io::Error::other(LimitExceeded { what: UNPACKED, limit: self.limit }));
         }
         Ok(count)
     }
@@ -130,11 +126,7 @@ mod tests {
             sender.try_send(Ok(Bytes::copy_from_slice(part))).unwrap();
         }
         drop(sender);
-        crate::pipeline::limits::read_bounded(
-            decompress(LayerReader::new(chunks))?,
-            "bytes",
-            1 << 20,
-        )
+        crate::pipeline::limits::read_bounded(decompress(LayerReader::new(chunks))?, "bytes", 1 << 20)
     }
 
     fn gzip(text: &[u8]) -> Vec<u8> {
@@ -163,9 +155,7 @@ mod tests {
         let packed = gzip(&b"catalog ".repeat(100));
         assert!(unpack(&packed[..packed.len() - 3], 7).is_err());
         let (sender, chunks) = mpsc::channel(2);
-        sender
-            .try_send(Ok(Bytes::copy_from_slice(&packed[..20])))
-            .unwrap();
+        sender.try_send(Ok(Bytes::copy_from_slice(&packed[..20]))).unwrap();
         sender.try_send(Err(Aborted)).unwrap();
         let reader = decompress(LayerReader::new(chunks)).unwrap();
         let error = crate::pipeline::limits::read_bounded(reader, "bytes", 1 << 20).unwrap_err();

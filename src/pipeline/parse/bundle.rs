@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 
 use super::compact::compact_into;
 use super::csv::{CSV_METADATA, find_csv};
+use super::meta::{MAX_NAME_BYTES, null_as_empty, shown};
 use crate::model::{ApiKey, RelatedImage};
-use crate::store::Tail;
 
 const PACKAGE: &str = "olm.package";
 const GVK: &str = "olm.gvk";
@@ -33,8 +33,9 @@ pub struct BundleMeta {
     pub provided_apis: Vec<ApiKey>,
     /// The APIs it needs.
     pub required_apis: Vec<ApiKey>,
-    /// The end of the BundleMetadata object from `relatedImages` on; see [`crate::store::Object`].
-    pub tail: Tail,
+    /// The end of the BundleMetadata object from `relatedImages` on, empty when there is a fault; see
+    /// [`crate::store::Object`].
+    pub text: Vec<u8>,
     /// What is wrong with it, if anything is.
     pub fault: Option<String>,
 }
@@ -42,7 +43,7 @@ pub struct BundleMeta {
 /// A property as it stands in the catalog.
 #[derive(Deserialize)]
 pub(super) struct RawProperty<'a> {
-    #[serde(borrow, default, rename = "type")]
+    #[serde(borrow, default, rename = "type", deserialize_with = "null_as_empty")]
     kind: Cow<'a, str>,
     #[serde(borrow, default)]
     value: Option<&'a RawValue>,
@@ -51,21 +52,24 @@ pub(super) struct RawProperty<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PackageProperty<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "null_as_empty")]
     package_name: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "null_as_empty")]
     version: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
 struct BundleObject<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "null_as_empty")]
     data: Cow<'a, str>,
 }
 
 /// What the properties of a bundle say, gathered while they are written.
 struct Properties<'a> {
+    /// The end of the object, as far as it is written.
     text: Vec<u8>,
+    /// Where the first property begins in it.
+    start: usize,
     packages: Vec<PackageProperty<'a>>,
     provided_apis: Vec<ApiKey>,
     required_apis: Vec<ApiKey>,
@@ -88,7 +92,7 @@ pub(super) fn read_bundle(
         version: String::new(),
         provided_apis: Vec::new(),
         required_apis: Vec::new(),
-        tail: Tail::None,
+        text: Vec::new(),
         fault: None,
     };
     if let Err(fault) = fill(&mut bundle, properties, related_images) {
@@ -97,50 +101,50 @@ pub(super) fn read_bundle(
     bundle
 }
 
-fn fill(
-    bundle: &mut BundleMeta,
-    raw: &[RawProperty],
-    related_images: &[RelatedImage],
-) -> Result<(), String> {
+fn fill(bundle: &mut BundleMeta, raw: &[RawProperty], related_images: &[RelatedImage]) -> Result<(), String> {
     if bundle.name.is_empty() {
         return Err("a bundle without a name".to_owned());
     }
-    let mut properties = Properties::new();
+    let mut properties = Properties::new(raw, related_images);
     for (index, property) in raw.iter().enumerate() {
-        properties
-            .take(property)
-            .map_err(|fault| format!("property {index}: {fault}"))?;
+        properties.take(property).map_err(|fault| format!("property {index}: {fault}"))?;
     }
     properties.sum_up_objects()?;
     let [package] = &properties.packages[..] else {
         let count = properties.packages.len();
-        return Err(format!(
-            "must have exactly one `{PACKAGE}` property, found {count}"
-        ));
+        return Err(format!("must have exactly one `{PACKAGE}` property, found {count}"));
     };
     if package.package_name != bundle.package {
-        return Err(format!(
-            "its `{PACKAGE}` property names package `{}`",
-            package.package_name
-        ));
+        return Err(format!("its `{PACKAGE}` property names package `{}`", shown(&package.package_name)));
     }
     if let Err(error) = semver::Version::parse(&package.version) {
-        return Err(format!("version `{}`: {error}", package.version));
+        return Err(format!("version `{}`: {error}", shown(&package.version)));
+    }
+    if package.version.len() > MAX_NAME_BYTES {
+        return Err(format!("a version of more than {MAX_NAME_BYTES} bytes"));
     }
     if bundle.image.is_empty() && properties.objects.is_empty() {
         return Err("has no image".to_owned());
     }
     bundle.version = package.version.clone().into_owned();
-    bundle.tail = properties.finish(related_images);
+    bundle.text = properties.finish();
     bundle.provided_apis = properties.provided_apis;
     bundle.required_apis = properties.required_apis;
     Ok(())
 }
 
 impl<'a> Properties<'a> {
-    fn new() -> Self {
+    fn new(raw: &[RawProperty<'_>], related_images: &[RelatedImage]) -> Self {
+        // Room for all, so that nothing is moved while it grows.
+        let images = related_images.iter().map(|image| image.name.len() + image.image.len() + 32);
+        let values = raw.iter().map(|property| property.value.map_or(0, |value| value.get().len()) + 64);
+        let mut text = Vec::with_capacity(images.chain(values).sum::<usize>() + 64);
+        text.extend_from_slice(b",\"relatedImages\":");
+        serde_json::to_writer(&mut text, related_images).expect("plain data can be written");
+        text.extend_from_slice(b",\"properties\":[");
         Properties {
-            text: Vec::new(),
+            start: text.len(),
+            text,
             packages: Vec::new(),
             provided_apis: Vec::new(),
             required_apis: Vec::new(),
@@ -154,39 +158,34 @@ impl<'a> Properties<'a> {
             return Err("without a type".to_owned());
         }
         let value = property.value.ok_or("without a value")?;
-        let wrong = |error: serde_json::Error| format!("`{}`: {error}", property.kind);
+        let wrong = |error: serde_json::Error| format!("`{}`: {error}", shown(&property.kind));
         match &*property.kind {
             BUNDLE_OBJECT => {
                 let object: BundleObject = serde_json::from_str(value.get()).map_err(wrong)?;
                 self.objects.push(object.data);
                 return Ok(());
             }
-            PACKAGE => self
-                .packages
-                .push(serde_json::from_str(value.get()).map_err(wrong)?),
-            GVK => self
-                .provided_apis
-                .push(serde_json::from_str(value.get()).map_err(wrong)?),
-            GVK_REQUIRED => self
-                .required_apis
-                .push(serde_json::from_str(value.get()).map_err(wrong)?),
+            PACKAGE => self.packages.push(serde_json::from_str(value.get()).map_err(wrong)?),
+            GVK => self.provided_apis.push(serde_json::from_str(value.get()).map_err(wrong)?),
+            GVK_REQUIRED => self.required_apis.push(serde_json::from_str(value.get()).map_err(wrong)?),
             CSV_METADATA => self.has_csv_metadata = true,
             _ => {}
         }
-        self.write(&property.kind, value.get());
-        Ok(())
+        self.write(&property.kind, value.get())
     }
 
-    fn write(&mut self, kind: &str, value: &str) {
-        self.text.extend_from_slice(if self.text.is_empty() {
+    fn write(&mut self, kind: &str, value: &str) -> Result<(), String> {
+        self.text.extend_from_slice(if self.text.len() == self.start {
             b"{\"type\":"
         } else {
             b",{\"type\":"
         });
         serde_json::to_writer(&mut self.text, kind).expect("strings can be written");
         self.text.extend_from_slice(b",\"value\":");
-        compact_into(value.as_bytes(), &mut self.text);
+        compact_into(value.as_bytes(), &mut self.text)
+            .map_err(|reason| format!("`{}`: {reason}", shown(kind)))?;
         self.text.push(b'}');
+        Ok(())
     }
 
     /// Stands in for manifests, which are not kept, with what they say.
@@ -196,20 +195,15 @@ impl<'a> Properties<'a> {
         }
         if let Some(metadata) = find_csv(&self.objects)? {
             let value = serde_json::to_string(&metadata).map_err(|error| error.to_string())?;
-            self.write(CSV_METADATA, &value);
+            self.write(CSV_METADATA, &value)?;
         }
         Ok(())
     }
 
-    /// Packs the end of the object.
-    fn finish(&self, related_images: &[RelatedImage]) -> Tail {
-        let mut tail = Vec::with_capacity(self.text.len() + 64 * related_images.len() + 64);
-        tail.extend_from_slice(b",\"relatedImages\":");
-        serde_json::to_writer(&mut tail, related_images).expect("plain data can be written");
-        tail.extend_from_slice(b",\"properties\":[");
-        tail.extend_from_slice(&self.text);
-        tail.extend_from_slice(b"]}}");
-        Tail::pack(&tail)
+    /// Returns the end of the object.
+    fn finish(&mut self) -> Vec<u8> {
+        self.text.extend_from_slice(b"]}}");
+        std::mem::take(&mut self.text)
     }
 }
 
@@ -240,17 +234,12 @@ mod tests {
         assert_eq!(bundle.version, "1.0.0");
         assert_eq!(bundle.provided_apis[0].kind, "K");
         assert_eq!(bundle.required_apis[0].kind, "R");
-        let tail = String::from_utf8(bundle.tail.unpack().unwrap().to_vec()).unwrap();
+        let tail = String::from_utf8(bundle.text).unwrap();
         assert!(
-            tail.starts_with(
-                r#","relatedImages":[{"name":"op","image":"quay.io/op"}],"properties":[{"#
-            ),
+            tail.starts_with(r#","relatedImages":[{"name":"op","image":"quay.io/op"}],"properties":[{"#),
             "{tail}"
         );
-        assert!(
-            tail.ends_with(r#"{"type":"acme.note","value":{"a":[1,"x  y"]}}]}}"#),
-            "{tail}"
-        );
+        assert!(tail.ends_with(r#"{"type":"acme.note","value":{"a":[1,"x  y"]}}]}}"#), "{tail}");
     }
 
     #[test]
@@ -265,18 +254,9 @@ mod tests {
         let package = r#"{"type":"olm.package","value":{"packageName":"p","version":"1.0.0"}}"#;
         assert_eq!(with(&format!("[{package}]")), "");
         for (properties, fault) in [
-            (
-                "[]".to_owned(),
-                "must have exactly one `olm.package` property, found 0",
-            ),
-            (
-                format!("[{package},{package}]"),
-                "must have exactly one `olm.package` property, found 2",
-            ),
-            (
-                package.replace("\"p\"", "\"q\""),
-                "its `olm.package` property names package `q`",
-            ),
+            ("[]".to_owned(), "must have exactly one `olm.package` property, found 0"),
+            (format!("[{package},{package}]"), "must have exactly one `olm.package` property, found 2"),
+            (package.replace("\"p\"", "\"q\""), "its `olm.package` property names package `q`"),
             (
                 package.replace("1.0.0", "1.0"),
                 "version `1.0`: unexpected end of input while parsing minor version number",
@@ -284,11 +264,7 @@ mod tests {
             ("{\"value\":1}".to_owned(), "property 0: without a type"),
             ("{\"type\":\"x\"}".to_owned(), "property 0: without a value"),
         ] {
-            let properties = if properties.starts_with('[') {
-                properties
-            } else {
-                format!("[{properties}]")
-            };
+            let properties = if properties.starts_with('[') { properties } else { format!("[{properties}]") };
             assert_eq!(with(&properties), fault, "{properties}");
         }
     }

@@ -152,9 +152,7 @@ mod tests {
             "spec":{"displayName":"Thing","provider":{"name":"Acme"},"install":{"spec":{"deployments":[]}}}}"#;
         let yaml = "kind: ClusterServiceVersion\nmetadata:\n  annotations: {a: b}\nspec:\n  displayName: Thing\n  provider: {name: Acme}\n";
         for csv in [json, yaml] {
-            let found = find_csv(&[crd.as_str().into(), STANDARD.encode(csv).into()])
-                .unwrap()
-                .unwrap();
+            let found = find_csv(&[crd.as_str().into(), STANDARD.encode(csv).into()]).unwrap().unwrap();
             assert_eq!(
                 serde_json::to_string(&found).unwrap(),
                 r#"{"annotations":{"a":"b"},"displayName":"Thing","provider":{"name":"Acme"}}"#

@@ -6,7 +6,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 /// A queue whose content has a size. One that is larger than the bound is let in when nothing else is there.
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
-    changed: Condvar,
+    /// Rings for one reader when there is an item, and for all when there will be none.
+    filled: Condvar,
+    /// Rings for writers when there is room.
+    drained: Condvar,
     max_bytes: usize,
 }
 
@@ -21,16 +24,8 @@ pub(super) struct CloseOnDrop<'a, T>(&'a Queue<T>);
 
 impl<T> Queue<T> {
     pub(super) fn new(max_bytes: usize) -> Self {
-        let state = State {
-            items: VecDeque::new(),
-            bytes: 0,
-            closed: false,
-        };
-        Queue {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-            max_bytes,
-        }
+        let state = State { items: VecDeque::new(), bytes: 0, closed: false };
+        Queue { state: Mutex::new(state), filled: Condvar::new(), drained: Condvar::new(), max_bytes }
     }
 
     /// Adds an item as soon as there is room.
@@ -38,27 +33,21 @@ impl<T> Queue<T> {
         let is_full = |state: &mut State<T>| {
             !state.items.is_empty() && state.bytes.saturating_add(bytes) > self.max_bytes
         };
-        let mut state = self
-            .changed
-            .wait_while(self.lock(), is_full)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.drained.wait_while(self.lock(), is_full).unwrap_or_else(PoisonError::into_inner);
         state.items.push_back((item, bytes));
         state.bytes += bytes;
         drop(state);
-        self.changed.notify_all();
+        self.filled.notify_one();
     }
 
     /// Takes the oldest item as soon as there is one; none when the queue is closed and empty.
     pub(super) fn pop(&self) -> Option<T> {
         let is_idle = |state: &mut State<T>| state.items.is_empty() && !state.closed;
-        let mut state = self
-            .changed
-            .wait_while(self.lock(), is_idle)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.filled.wait_while(self.lock(), is_idle).unwrap_or_else(PoisonError::into_inner);
         let (item, bytes) = state.items.pop_front()?;
         state.bytes -= bytes;
         drop(state);
-        self.changed.notify_all();
+        self.drained.notify_one();
         Some(item)
     }
 
@@ -75,7 +64,7 @@ impl<T> Queue<T> {
 impl<T> Drop for CloseOnDrop<'_, T> {
     fn drop(&mut self) {
         self.0.lock().closed = true;
-        self.0.changed.notify_all();
+        self.0.filled.notify_all();
     }
 }
 
@@ -104,10 +93,7 @@ mod tests {
                 queue.push(item, if item % 10 == 0 { 25 } else { 3 });
             }
             drop(close);
-            readers
-                .into_iter()
-                .flat_map(|reader| reader.join().unwrap())
-                .collect()
+            readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect()
         });
         seen.sort_unstable();
         assert_eq!(seen, (0..100).collect::<Vec<_>>());

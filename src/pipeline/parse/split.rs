@@ -53,12 +53,7 @@ pub(super) fn split(
     max_meta_bytes: usize,
     emit: &mut dyn FnMut(Slice),
 ) -> io::Result<Result<(), Malformed>> {
-    let mut splitter = Splitter {
-        buffer: BytesMut::new(),
-        base: 0,
-        scan: Scan::Undecided,
-        max_meta_bytes,
-    };
+    let mut splitter = Splitter { buffer: BytesMut::new(), base: 0, scan: Scan::Undecided, max_meta_bytes };
     loop {
         let is_end = splitter.read(contents)? == 0;
         if let Err(malformed) = splitter.cut(is_end, emit) {
@@ -150,21 +145,11 @@ impl Splitter {
         emit: &mut dyn FnMut(Slice),
     ) -> Result<bool, Malformed> {
         if scan.depth == 0 {
-            let blank = self
-                .buffer
-                .iter()
-                .take_while(|byte| byte.is_ascii_whitespace())
-                .count();
+            let blank = self.buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
             self.skip(blank);
             match self.buffer.first() {
                 None => return Ok(false),
-                Some(b'{') => {
-                    scan = JsonScan {
-                        position: 1,
-                        depth: 1,
-                        in_string: false,
-                    }
-                }
+                Some(b'{') => scan = JsonScan { position: 1, depth: 1, in_string: false },
                 Some(_) => {
                     return Err(self.malformed(0, "expected an object, which begins with `{`"));
                 }
@@ -210,31 +195,20 @@ impl Splitter {
             None => {
                 self.check_length(self.buffer.len())?;
                 // A marker may lie across the end of what was read.
-                self.scan = Scan::Yaml {
-                    position: self.buffer.len().saturating_sub(5),
-                };
+                self.scan = Scan::Yaml { position: self.buffer.len().saturating_sub(5) };
                 Ok(false)
             }
         }
     }
 
     /// Cuts off the first bytes of the buffer as a meta; a YAML document of nothing is none.
-    fn emit(
-        &mut self,
-        length: usize,
-        format: Format,
-        emit: &mut dyn FnMut(Slice),
-    ) -> Result<(), Malformed> {
+    fn emit(&mut self, length: usize, format: Format, emit: &mut dyn FnMut(Slice)) -> Result<(), Malformed> {
         self.check_length(length)?;
         let offset = self.base;
         let text = self.buffer.split_to(length).freeze();
         self.base += length as u64;
         if format == Format::Json || !is_empty_document(&text) {
-            emit(Slice {
-                offset,
-                format,
-                text,
-            });
+            emit(Slice { offset, format, text });
         }
         Ok(())
     }
@@ -242,10 +216,7 @@ impl Splitter {
     fn check_length(&self, length: usize) -> Result<(), Malformed> {
         if length > self.max_meta_bytes {
             let reason = format!("a meta of more than {} bytes", self.max_meta_bytes);
-            return Err(Malformed {
-                offset: self.base,
-                reason,
-            });
+            return Err(Malformed { offset: self.base, reason });
         }
         Ok(())
     }
@@ -256,10 +227,7 @@ impl Splitter {
     }
 
     fn malformed(&self, at: usize, reason: &str) -> Malformed {
-        Malformed {
-            offset: self.base + at as u64,
-            reason: reason.to_owned(),
-        }
+        Malformed { offset: self.base + at as u64, reason: reason.to_owned() }
     }
 }
 
@@ -345,10 +313,7 @@ mod tests {
     fn cut(text: &str, step: usize, max: usize) -> (Vec<(u64, String)>, Result<(), Malformed>) {
         let mut found = Vec::new();
         let mut emit = |slice: Slice| {
-            found.push((
-                slice.offset,
-                String::from_utf8(slice.text.to_vec()).unwrap(),
-            ));
+            found.push((slice.offset, String::from_utf8(slice.text.to_vec()).unwrap()));
         };
         let result = split(&mut Dribble(text.as_bytes(), step), max, &mut emit).unwrap();
         (found, result)
@@ -357,10 +322,7 @@ mod tests {
     fn check(text: &str, expected: &[(u64, &str)]) {
         for step in [1, 2, 3, 5, 1000] {
             let (found, result) = cut(text, step, 1000);
-            let found: Vec<_> = found
-                .iter()
-                .map(|(offset, text)| (*offset, text.as_str()))
-                .collect();
+            let found: Vec<_> = found.iter().map(|(offset, text)| (*offset, text.as_str())).collect();
             assert_eq!(found, expected, "{text:?} in steps of {step}");
             assert_eq!(result, Ok(()), "{text:?}");
         }
@@ -370,16 +332,10 @@ mod tests {
     fn json_objects_are_cut_where_they_end() {
         check("", &[]);
         check(" \n\t", &[]);
-        check(
-            r#"{}{"a":1} {"b":{"c":[{}]}}"#,
-            &[(0, "{}"), (2, r#"{"a":1}"#), (10, r#"{"b":{"c":[{}]}}"#)],
-        );
+        check(r#"{}{"a":1} {"b":{"c":[{}]}}"#, &[(0, "{}"), (2, r#"{"a":1}"#), (10, r#"{"b":{"c":[{}]}}"#)]);
         check(
             "\n{\n  \"a\": \"}{\\\"}\\\\\"\n}\n{\"b\":\"\\u007d\"}\n",
-            &[
-                (1, "{\n  \"a\": \"}{\\\"}\\\\\"\n}"),
-                (22, "{\"b\":\"\\u007d\"}"),
-            ],
+            &[(1, "{\n  \"a\": \"}{\\\"}\\\\\"\n}"), (22, "{\"b\":\"\\u007d\"}")],
         );
         check("\u{feff}{}", &[(3, "{}")]);
     }
@@ -387,14 +343,8 @@ mod tests {
     #[test]
     fn yaml_documents_are_cut_at_their_markers() {
         check("a: 1\nb: 2\n", &[(0, "a: 1\nb: 2\n")]);
-        check(
-            "---\na: 1\n---\nb: 2",
-            &[(0, "---\na: 1\n"), (9, "---\nb: 2")],
-        );
-        check(
-            "# comment\n---\n---\na: ---\nb: |\n  ---\n",
-            &[(14, "---\na: ---\nb: |\n  ---\n")],
-        );
+        check("---\na: 1\n---\nb: 2", &[(0, "---\na: 1\n"), (9, "---\nb: 2")]);
+        check("# comment\n---\n---\na: ---\nb: |\n  ---\n", &[(14, "---\na: ---\nb: |\n  ---\n")]);
         check(
             "a: 1\n...\n--- \nb: 2\r\n---\r\nc: 3\n",
             &[(0, "a: 1\n"), (9, "--- \nb: 2\r\n"), (20, "---\r\nc: 3\n")],
@@ -426,13 +376,7 @@ mod tests {
                 assert_eq!(cut(&text, step, 101).1, Ok(()));
                 assert_eq!(cut(&text, step, 100).1, Ok(()));
                 let error = cut(&text, step, 99).1.unwrap_err();
-                assert_eq!(
-                    error,
-                    Malformed {
-                        offset: 0,
-                        reason: "a meta of more than 99 bytes".to_owned()
-                    }
-                );
+                assert_eq!(error, Malformed { offset: 0, reason: "a meta of more than 99 bytes".to_owned() });
             }
         }
     }

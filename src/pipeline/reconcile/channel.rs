@@ -14,19 +14,10 @@ use crate::pipeline::parse::EntryMeta;
 /// A sentence that says why the entries are not a channel.
 pub(super) fn find_head(entries: &[EntryMeta]) -> Result<&str, String> {
     let replaced = entries.iter().map(|entry| entry.replaces.as_str());
-    let skipped = entries
-        .iter()
-        .flat_map(|entry| &entry.skips)
-        .map(String::as_str);
-    let reached: HashSet<_> = replaced
-        .chain(skipped)
-        .filter(|name| !name.is_empty())
-        .collect();
-    let heads: BTreeSet<_> = entries
-        .iter()
-        .map(|entry| entry.name.as_str())
-        .filter(|name| !reached.contains(name))
-        .collect();
+    let skipped = entries.iter().flat_map(|entry| &entry.skips).map(String::as_str);
+    let reached: HashSet<_> = replaced.chain(skipped).filter(|name| !name.is_empty()).collect();
+    let heads: BTreeSet<_> =
+        entries.iter().map(|entry| entry.name.as_str()).filter(|name| !reached.contains(name)).collect();
     let mut names = heads.iter();
     match (names.next(), heads.len()) {
         (Some(head), 1) => check_chain(entries, head).map(|()| *head),
@@ -36,15 +27,8 @@ pub(super) fn find_head(entries: &[EntryMeta]) -> Result<&str, String> {
 }
 
 fn check_chain(entries: &[EntryMeta], head: &str) -> Result<(), String> {
-    let by_name: HashMap<_, _> = entries
-        .iter()
-        .map(|entry| (entry.name.as_str(), entry))
-        .collect();
-    let skipped: HashSet<_> = entries
-        .iter()
-        .flat_map(|entry| &entry.skips)
-        .map(String::as_str)
-        .collect();
+    let by_name: HashMap<_, _> = entries.iter().map(|entry| (entry.name.as_str(), entry)).collect();
+    let skipped: HashSet<_> = entries.iter().flat_map(|entry| &entry.skips).map(String::as_str).collect();
     let mut chain = vec![head];
     let mut reached = HashSet::from([head]);
     let mut current = by_name.get(head);
@@ -56,10 +40,7 @@ fn check_chain(entries: &[EntryMeta], head: &str) -> Result<(), String> {
         chain.push(next);
         if !reached.insert(next) {
             let start = chain.iter().position(|name| *name == next).unwrap_or(0);
-            return Err(format!(
-                "replaces go round in a circle: {}",
-                chain[start..].join(" -> ")
-            ));
+            return Err(format!("replaces go round in a circle: {}", chain[start..].join(" -> ")));
         }
         current = by_name.get(next);
     }
@@ -70,19 +51,12 @@ fn check_chain(entries: &[EntryMeta], head: &str) -> Result<(), String> {
         .collect();
     match stranded.len() {
         0 => Ok(()),
-        _ => Err(format!(
-            "does not reach from its head `{head}`: {}",
-            list(&stranded)
-        )),
+        _ => Err(format!("does not reach from its head `{head}`: {}", list(&stranded))),
     }
 }
 
 fn list(names: &BTreeSet<&str>) -> String {
-    names
-        .iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -94,12 +68,7 @@ mod tests {
         let mut skips: Vec<_> = text.split('~').map(str::to_owned).collect();
         let first = skips.remove(0);
         let (name, replaces) = first.split_once('<').unwrap_or((&first, ""));
-        EntryMeta {
-            name: name.to_owned(),
-            replaces: replaces.to_owned(),
-            skips,
-            skip_range: String::new(),
-        }
+        EntryMeta { name: name.to_owned(), replaces: replaces.to_owned(), skips, skip_range: String::new() }
     }
 
     fn head(entries: &[&str]) -> Result<String, String> {
@@ -126,18 +95,9 @@ mod tests {
     fn what_is_no_channel_is_said() {
         for (entries, expected) in [
             (&["a", "b"][..], "has several heads: `a`, `b`"),
-            (
-                &["a<b", "b<a"],
-                "has no head: every entry is replaced or skipped by another",
-            ),
-            (
-                &["a<b", "b<c", "c<b"],
-                "replaces go round in a circle: b -> c -> b",
-            ),
-            (
-                &["c<b~a", "b", "a", "x<x"],
-                "does not reach from its head `c`: `x`",
-            ),
+            (&["a<b", "b<a"], "has no head: every entry is replaced or skipped by another"),
+            (&["a<b", "b<c", "c<b"], "replaces go round in a circle: b -> c -> b"),
+            (&["c<b~a", "b", "a", "x<x"], "does not reach from its head `c`: `x`"),
         ] {
             assert_eq!(head(entries), Err(expected.to_owned()), "{entries:?}");
         }

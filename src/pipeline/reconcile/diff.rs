@@ -1,23 +1,24 @@
 //! The difference between a package as it was read and as it is stored.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::collect::BundleContent;
+use super::draft::BundleContent;
 use super::objects::{Identity, bundle_head, csv_facts, cut};
 use super::rules::{ValidBundle, ValidPackage};
-use super::{Catalog, JudgedCatalog, ReconcileError, StoredPackages};
+use super::{Catalog, JudgedCatalog, Problem, ReconcileError, StoredPackages};
 use crate::event::{
-    BundleProvenance, MetaHash, PackageEvents, Provenance, Tally, decode_record, encode_record,
-    provenance_key,
+    BundleProvenance, DERIVATION, MetaHash, PackageEvents, Presentation, Provenance, RecordChange, Tally,
+    decode_record, provenance_key,
 };
 use crate::model::{ICONS, Icon, Metadata};
-use crate::store::{Key, Object, Operation, Store, Stored, Tail};
+use crate::store::{DICTIONARIES, Expect, Key, Object, Operation, Store, Stored, Tail};
 
 const PACKAGES: &str = "packages";
-const BUNDLES: &str = "bundlemetadata";
+pub(in crate::pipeline) const BUNDLES: &str = "bundlemetadata";
 
 /// What is to be done for one package.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub struct Reconciler<'a> {
     catalog: &'a Catalog,
     store: &'a dyn Store,
     judged: JudgedCatalog,
-    stored: StoredPackages,
+    stored: Arc<StoredPackages>,
 }
 
 impl<'a> Reconciler<'a> {
@@ -51,37 +52,24 @@ impl<'a> Reconciler<'a> {
         catalog: &'a Catalog,
         store: &'a dyn Store,
         judged: JudgedCatalog,
-        stored: StoredPackages,
+        stored: Arc<StoredPackages>,
     ) -> Self {
-        Reconciler {
-            catalog,
-            store,
-            judged,
-            stored,
-        }
+        Reconciler { catalog, store, judged, stored }
     }
 
     /// Removes everything that is stored of a catalog.
-    pub fn removal(catalog: &'a Catalog, store: &'a dyn Store, stored: StoredPackages) -> Self {
-        Reconciler {
-            catalog,
-            store,
-            judged: JudgedCatalog::empty(),
-            stored,
-        }
+    pub fn removal(catalog: &'a Catalog, store: &'a dyn Store, stored: Arc<StoredPackages>) -> Self {
+        Reconciler { catalog, store, judged: JudgedCatalog::empty(), stored }
     }
 
-    /// Returns the plans for all packages, sorted by name. Packages that are invalid have none: they stay.
+    /// Returns the plans for all packages, sorted by name. Packages that are invalid have none, nor have those that are
+    /// what they were: they stay.
     pub fn plans(&self) -> Vec<Plan> {
-        let updates = self
-            .judged
-            .valid
-            .iter()
-            .enumerate()
-            .map(|(index, package)| (&package.name, Plan::Update(index)));
+        let updates =
+            self.judged.valid.iter().enumerate().map(|(index, package)| (&package.name, Plan::Update(index)));
         let mut plans: BTreeMap<_, _> = updates.collect();
         for name in self.stored.keys() {
-            if !plans.contains_key(name) && !self.judged.invalid.contains_key(name) {
+            if !plans.contains_key(name) && !self.stays(name) {
                 plans.insert(name, Plan::Remove(name.clone()));
             }
         }
@@ -101,14 +89,38 @@ impl<'a> Reconciler<'a> {
         &self.judged
     }
 
-    /// Returns what is stored of packages that were not taken over, for the counts.
-    pub fn kept(&self) -> impl Iterator<Item = &Provenance> {
-        let kept = |name: &&String| self.judged.invalid.contains_key(*name);
-        self.stored
-            .keys()
-            .filter(kept)
-            .filter_map(|name| self.stored.get(name))
-            .map(|(_, record)| record)
+    fn stays(&self, name: &str) -> bool {
+        self.judged.invalid.contains_key(name) || self.judged.kept.contains(name)
+    }
+
+    /// Returns how many packages and bundles are served when all plans are done but those of `refused` packages, which
+    /// stay as they are stored.
+    pub fn counts<T>(&self, refused: &BTreeMap<String, T>) -> (u64, u64) {
+        let taken = self.judged.valid.iter().filter(|package| !refused.contains_key(&package.name));
+        let stays = |name: &String| self.stays(name) || refused.contains_key(name);
+        let stored = self.stored.iter().filter(|(name, _)| stays(name));
+        let bundles = taken.map(|package| package.bundles.len());
+        let bundles: Vec<_> = bundles.chain(stored.map(|(_, (_, record))| record.bundles.len())).collect();
+        (bundles.len() as u64, bundles.iter().sum::<usize>() as u64)
+    }
+
+    /// Returns the objects that nobody looked at, because they are what they were.
+    pub fn untouched(&self) -> Tally {
+        let kept = self.judged.kept.iter().filter_map(|name| self.stored.get(name));
+        Tally { unchanged: kept.map(|(_, record)| 1 + record.bundles.len() as u64).sum(), ..Tally::default() }
+    }
+
+    /// Returns what is wrong with a package when one of its objects cannot be stored.
+    pub fn problem(&self, plan: &Plan, key: Option<&Key>, message: String) -> Problem {
+        let Plan::Update(index) = plan else { return Problem { file: None, offset: None, message } };
+        let package = &self.judged.valid[*index];
+        // An object is named for its bundle, or for its bundle and more.
+        let is_named = |bundle: &&ValidBundle| {
+            key.is_some_and(|key| key.resource() == BUNDLES && key.name().starts_with(&bundle.name))
+        };
+        let bundle = package.bundles.iter().filter(is_named).max_by_key(|bundle| bundle.name.len());
+        let place = bundle.map_or(package.place, |bundle| bundle.place);
+        Problem::at(self.judged.content.path(place.file), place.offset, message)
     }
 
     /// Returns the events of a plan; none when nothing changed.
@@ -128,21 +140,15 @@ impl<'a> Reconciler<'a> {
     async fn record(&self, package: &str, known: Known) -> Result<Option<Record>, ReconcileError> {
         if known == Known::Assumed {
             let stored = self.stored.get(package).cloned();
-            return Ok(stored.map(|(version, provenance)| Record {
-                version,
-                provenance,
-            }));
+            return Ok(stored.map(|(version, provenance)| Record { version, provenance }));
         }
         let key = provenance_key(&self.catalog.namespace, &self.catalog.name, package);
         let Some(stored) = self.store.get(&key).await? else {
             return Ok(None);
         };
-        let provenance = decode_record(&stored.object)
-            .map_err(|error| ReconcileError::Damaged(error.to_string()))?;
-        Ok(Some(Record {
-            version: stored.version,
-            provenance,
-        }))
+        let provenance =
+            decode_record(&stored.object).map_err(|error| ReconcileError::Damaged(error.to_string()))?;
+        Ok(Some(Record { version: stored.version, provenance }))
     }
 
     async fn update(
@@ -153,22 +159,13 @@ impl<'a> Reconciler<'a> {
     ) -> Result<PackageEvents, ReconcileError> {
         let next = self.next_provenance(package, record.as_ref());
         let mut events = Events::new(package.name.clone());
-        if record
-            .as_ref()
-            .is_some_and(|record| record.provenance == next)
-        {
+        if record.as_ref().is_some_and(|record| record.provenance == next) {
             events.tally.unchanged = 1 + next.bundles.len() as u64;
             return Ok(events.finish());
         }
-        let mut update = Update {
-            reconciler: self,
-            package,
-            record,
-            next,
-            known,
-            read: HashMap::new(),
-            events,
-        };
+        let mut update =
+            Update { reconciler: self, package, record, next, known, read: HashMap::new(), events };
+        update.dictionaries().await?;
         update.bundles().await?;
         update.package().await?;
         update.removed_bundles().await?;
@@ -176,38 +173,34 @@ impl<'a> Reconciler<'a> {
         Ok(update.events.finish())
     }
 
-    async fn remove(
-        &self,
-        package: &str,
-        record: Option<Record>,
-    ) -> Result<PackageEvents, ReconcileError> {
+    async fn remove(&self, package: &str, record: Option<Record>) -> Result<PackageEvents, ReconcileError> {
         let mut events = Events::new(package.to_owned());
-        let Some(Record {
-            version,
-            provenance,
-        }) = record
-        else {
+        let Some(Record { version, provenance }) = record else {
             return Ok(events.finish());
         };
         let object = &provenance.object;
         let mut keys = vec![self.key(PACKAGES, object), self.key(ICONS, object)];
-        keys.extend(
-            provenance
-                .bundles
-                .iter()
-                .map(|bundle| self.key(BUNDLES, bundle.object_name())),
-        );
+        keys.extend(provenance.bundles.iter().map(|bundle| self.key(BUNDLES, bundle.object_name())));
+        // Last, so that no reader finds a bundle without them.
+        keys.extend(provenance.dictionaries.iter().map(|id| id.key(&self.catalog.namespace)));
         let mut name_is_taken = false;
         for stored in self.store.read(&keys).await?.into_iter().flatten() {
-            let is_icon = stored.key.resource() == ICONS;
-            if is_icon && !name_is_taken || !is_icon && self.owns(package, &stored) {
+            let is_own = match stored.key.resource() {
+                ICONS => !name_is_taken,
+                DICTIONARIES => true,
+                _ => self.owns(package, &stored),
+            };
+            if is_own {
                 events.delete(stored);
             } else if stored.key.resource() == PACKAGES {
                 name_is_taken = true; // And the icon is not this package's.
             }
         }
-        let key = provenance_key(&self.catalog.namespace, &self.catalog.name, package);
-        events.operations.push(Operation::delete(key, version));
+        events.record = Some(RecordChange {
+            key: provenance_key(&self.catalog.namespace, &self.catalog.name, package),
+            from: Some((version, provenance)),
+            to: None,
+        });
         Ok(events.finish())
     }
 
@@ -220,38 +213,34 @@ impl<'a> Reconciler<'a> {
             .collect();
         let bundles = package.bundles.iter().map(|bundle| BundleProvenance {
             name: bundle.name.clone(),
-            object: old
-                .get(bundle.name.as_str())
-                .and_then(|old| old.object.clone()),
+            object: old.get(bundle.name.as_str()).and_then(|old| old.object.clone()),
             version: bundle.version.to_string(),
             hash: bundle.hash,
             placement: placement(bundle),
         });
+        // Whatever was packed with an older one may stay as it is.
+        let mut dictionaries = record.map_or_else(Vec::new, |record| record.provenance.dictionaries.clone());
+        dictionaries.extend(package.dictionaries.iter().map(|(id, _)| *id));
+        dictionaries.sort_unstable();
+        dictionaries.dedup();
         Provenance {
-            object: record.map_or_else(
-                || package.name.clone(),
-                |record| record.provenance.object.clone(),
-            ),
+            object: record.map_or_else(|| package.name.clone(), |record| record.provenance.object.clone()),
             fingerprint: self.fingerprint(package),
+            derivation: DERIVATION,
+            presentation: presentation_hash(&self.catalog.presentation),
             files: package.files.clone(),
-            icon: package
-                .facts
-                .icon
-                .as_ref()
-                .map(|(icon, _)| icon.digest.clone()),
+            icon: package.facts.icon.as_ref().map(|(icon, _)| icon.digest.clone()),
             bundles: bundles.collect(),
+            dictionaries,
         }
     }
 
     /// Hashes everything a Package object is made from.
     fn fingerprint(&self, package: &ValidPackage) -> MetaHash {
-        let versions: Vec<_> = package
-            .bundles
-            .iter()
-            .map(|bundle| (&bundle.name, bundle.version.to_string()))
-            .collect();
+        let versions: Vec<_> =
+            package.bundles.iter().map(|bundle| (&bundle.name, bundle.version.to_string())).collect();
         let head = head(package).map(|bundle| bundle.hash);
-        hash(&(&package.hashes, &self.catalog.presentation, versions, head))
+        hash(&(DERIVATION, &package.hashes, &self.catalog.presentation, versions, head))
     }
 
     fn key(&self, resource: &str, name: &str) -> Key {
@@ -318,21 +307,27 @@ impl Slot {
 
 impl Update<'_> {
     /// Reads at once what the operations on bundles will have to be compared with.
-    async fn read_ahead(
-        &mut self,
-        old: &HashMap<String, BundleProvenance>,
-    ) -> Result<(), ReconcileError> {
-        let changed = self
-            .next
-            .bundles
-            .iter()
-            .filter(|next| old.get(&next.name) != Some(next));
+    async fn read_ahead(&mut self, old: &HashMap<String, BundleProvenance>) -> Result<(), ReconcileError> {
+        let changed = self.next.bundles.iter().filter(|next| old.get(&next.name) != Some(next));
         let keys: Vec<_> = changed
             .filter(|next| self.known == Known::Read || old.contains_key(&next.name))
             .map(|next| self.reconciler.key(BUNDLES, next.object_name()))
             .collect();
         let found = self.reconciler.store.read(&keys).await?;
         self.read = keys.into_iter().zip(found).collect();
+        Ok(())
+    }
+
+    /// Puts what bundles are packed with, before them.
+    async fn dictionaries(&mut self) -> Result<(), ReconcileError> {
+        let Reconciler { catalog, judged, store, .. } = self.reconciler;
+        for (id, at) in &self.package.dictionaries {
+            let key = id.key(&catalog.namespace);
+            let is_new = self.record.is_none() && self.known == Known::Assumed;
+            if is_new || store.get(&key).await?.is_none() {
+                self.events.operations.push(Operation::create(key, judged.content.dictionary(*at)?));
+            }
+        }
         Ok(())
     }
 
@@ -353,21 +348,17 @@ impl Update<'_> {
             let package = &self.package.name;
             let alternative = format!("{}.{package}.{}", bundle.name, self.reconciler.catalog.name);
             let known_name = old.map(|old| old.object_name().to_owned());
-            let slot = self
-                .slot(BUNDLES, known_name, &bundle.name, &alternative)
-                .await?;
+            let slot = self.slot(BUNDLES, known_name, &bundle.name, &alternative).await?;
             let name = slot.key.name();
             self.next.bundles[index].object = (name != bundle.name).then(|| name.to_owned());
             let object = self.bundle_object(bundle, &slot)?;
-            self.events.put(slot, object);
+            self.put(slot, object).await?;
         }
         Ok(())
     }
 
     fn bundle_object(&self, bundle: &ValidBundle, slot: &Slot) -> Result<Object, ReconcileError> {
-        let Reconciler {
-            catalog, judged, ..
-        } = self.reconciler;
+        let Reconciler { catalog, judged, .. } = self.reconciler;
         match (&bundle.content, &slot.stored) {
             (BundleContent::Spooled(at), _) => {
                 let (summary, object) = judged.content.bundle(*at)?;
@@ -381,18 +372,13 @@ impl Update<'_> {
                 head.spec.deprecation.clone_from(&bundle.deprecation);
                 Ok(cut(&head, stored.object.tail().clone()))
             }
-            _ => Err(ReconcileError::Damaged(format!(
-                "bundle `{}` is missing",
-                bundle.name
-            ))),
+            _ => Err(ReconcileError::Damaged(format!("bundle `{}` is missing", bundle.name))),
         }
     }
 
     async fn package(&mut self) -> Result<(), ReconcileError> {
         let old = self.record.as_ref().map(|record| &record.provenance);
-        if old.is_some_and(|old| {
-            old.fingerprint == self.next.fingerprint && old.icon == self.next.icon
-        }) {
+        if old.is_some_and(|old| old.fingerprint == self.next.fingerprint && old.icon == self.next.icon) {
             self.events.tally.unchanged += 1;
             return Ok(());
         }
@@ -406,71 +392,72 @@ impl Update<'_> {
             self.icon(slot.key.name().to_owned()).await?;
         }
         let csv = match head(self.package) {
-            Some(head) => match self.stored_bundle(head).await? {
+            Some(head) => match self.whole_bundle(head).await? {
                 Some(bundle) => csv_facts(&bundle)?,
                 None => {
-                    return Err(ReconcileError::Damaged(format!(
-                        "bundle `{}` is missing",
-                        head.name
-                    )));
+                    return Err(ReconcileError::Damaged(format!("bundle `{}` is missing", head.name)));
                 }
             },
             None => Default::default(),
         };
         let icon = self.package.facts.icon.as_ref().map(|(icon, _)| icon);
-        let object = self
-            .reconciler
-            .catalog
-            .package(slot.identity()?, self.package, icon, csv);
-        self.events.put(slot, object);
+        let object = self.reconciler.catalog.package(slot.identity()?, self.package, icon, csv);
+        self.put(slot, object).await
+    }
+
+    /// Puts a served object, unless it says what is there already.
+    async fn put(&mut self, slot: Slot, object: Object) -> Result<(), ReconcileError> {
+        let operation = self.write(slot, object).await?;
+        self.events.put(operation);
         Ok(())
     }
 
-    /// Returns the body of a bundle, from the spool or from the store.
-    async fn stored_bundle(&self, bundle: &ValidBundle) -> Result<Option<Object>, ReconcileError> {
+    /// Returns the operation that makes an object be what it should; none when it says the same already.
+    async fn write(&self, slot: Slot, object: Object) -> Result<Option<Operation>, ReconcileError> {
+        let Some(stored) = slot.stored else {
+            return Ok(Some(Operation::create(slot.key, object)));
+        };
+        let is_same = stored.object == object
+            || if stored.object.tail() == object.tail() {
+                says_the_same(&stored.object.summary(), &object.summary())
+            } else {
+                let before = self.reconciler.store.complete(&stored).await?;
+                let after = self.reconciler.judged.content.whole(&object, &self.package.dictionaries)?;
+                match (before.json(), after.json()) {
+                    (Ok(before), Ok(after)) => says_the_same(&before, &after),
+                    _ => false,
+                }
+            };
+        Ok((!is_same).then(|| Operation::replace(slot.key, stored.version, object)))
+    }
+
+    /// Returns a bundle with its body, from the spool or from the store.
+    async fn whole_bundle(&self, bundle: &ValidBundle) -> Result<Option<Object>, ReconcileError> {
+        let content = &self.reconciler.judged.content;
         if let BundleContent::Spooled(at) = bundle.content {
-            return Ok(Some(self.reconciler.judged.content.bundle(at)?.1));
+            return Ok(Some(content.whole(&content.bundle(at)?.1, &self.package.dictionaries)?));
         }
-        let next = self
-            .next
-            .bundles
-            .iter()
-            .find(|next| next.name == bundle.name);
+        let next = self.next.bundles.iter().find(|next| next.name == bundle.name);
         let name = next.map_or(bundle.name.as_str(), BundleProvenance::object_name);
-        let stored = self
-            .reconciler
-            .store
-            .get(&self.reconciler.key(BUNDLES, name))
-            .await?;
-        Ok(stored.map(|stored| stored.object))
+        match self.reconciler.store.get(&self.reconciler.key(BUNDLES, name)).await? {
+            Some(stored) => Ok(Some(self.reconciler.store.complete(&stored).await?)),
+            None => Ok(None),
+        }
     }
 
     async fn icon(&mut self, name: String) -> Result<(), ReconcileError> {
         let key = self.reconciler.key(ICONS, &name);
         let is_new = self.record.is_none() && self.known == Known::Assumed;
-        let stored = if is_new {
-            None
-        } else {
-            self.reconciler.store.get(&key).await?
-        };
+        let stored = if is_new { None } else { self.reconciler.store.get(&key).await? };
         match (&self.package.facts.icon, stored) {
             (Some((icon, at)), stored) => {
-                let data = self
-                    .reconciler
-                    .judged
-                    .content
-                    .spool
-                    .read(*at)
-                    .map_err(ReconcileError::Spool)?;
+                let data = self.reconciler.judged.content.spool.read(*at).map_err(ReconcileError::Spool)?;
                 let object = icon_object(icon, &data);
-                self.events
-                    .operations
-                    .extend(write(Slot { key, stored }, object));
+                let operation = self.write(Slot { key, stored }, object).await?;
+                self.events.operations.extend(operation);
             }
             (None, Some(stored)) => {
-                self.events
-                    .operations
-                    .push(Operation::delete(key, stored.version));
+                self.events.operations.push(Operation::delete(key, stored.version));
             }
             (None, None) => {}
         }
@@ -482,10 +469,7 @@ impl Update<'_> {
             return Ok(());
         };
         let is_gone = |bundle: &&BundleProvenance| {
-            self.package
-                .bundles
-                .binary_search_by(|kept| kept.name.cmp(&bundle.name))
-                .is_err()
+            self.package.bundles.binary_search_by(|kept| kept.name.cmp(&bundle.name)).is_err()
         };
         let keys: Vec<_> = record
             .provenance
@@ -494,14 +478,7 @@ impl Update<'_> {
             .filter(is_gone)
             .map(|bundle| self.reconciler.key(BUNDLES, bundle.object_name()))
             .collect();
-        for stored in self
-            .reconciler
-            .store
-            .read(&keys)
-            .await?
-            .into_iter()
-            .flatten()
-        {
+        for stored in self.reconciler.store.read(&keys).await?.into_iter().flatten() {
             if self.reconciler.owns(&self.package.name, &stored) {
                 self.events.delete(stored);
             }
@@ -509,14 +486,13 @@ impl Update<'_> {
         Ok(())
     }
 
-    /// Writes what was written, last of all.
+    /// Notes what was written.
     fn provenance(&mut self) {
         let catalog = self.reconciler.catalog;
-        let key = provenance_key(&catalog.namespace, &catalog.name, &self.package.name);
-        let object = encode_record(&self.next);
-        self.events.operations.push(match &self.record {
-            Some(record) => Operation::replace(key, record.version, object),
-            None => Operation::create(key, object),
+        self.events.record = Some(RecordChange {
+            key: provenance_key(&catalog.namespace, &catalog.name, &self.package.name),
+            from: self.record.take().map(|Record { version, provenance }| (version, provenance)),
+            to: Some(std::mem::take(&mut self.next)),
         });
     }
 
@@ -531,31 +507,19 @@ impl Update<'_> {
     ) -> Result<Slot, ReconcileError> {
         let reconciler = self.reconciler;
         if known_name.is_none() && self.known == Known::Assumed {
-            return Ok(Slot {
-                key: reconciler.key(resource, plain),
-                stored: None,
-            });
+            return Ok(Slot { key: reconciler.key(resource, plain), stored: None });
         }
-        for name in known_name
-            .as_deref()
-            .into_iter()
-            .chain([plain, alternative])
-        {
+        for name in known_name.as_deref().into_iter().chain([plain, alternative]) {
             let key = reconciler.key(resource, name);
             let stored = match self.read.get(&key) {
                 Some(stored) => stored.clone(),
                 None => reconciler.store.get(&key).await?,
             };
-            if stored
-                .as_ref()
-                .is_none_or(|stored| reconciler.owns(&self.package.name, stored))
-            {
+            if stored.as_ref().is_none_or(|stored| reconciler.owns(&self.package.name, stored)) {
                 return Ok(Slot { key, stored });
             }
         }
-        Err(ReconcileError::Taken {
-            name: alternative.to_owned(),
-        })
+        Err(ReconcileError::Taken { name: alternative.to_owned() })
     }
 }
 
@@ -563,96 +527,66 @@ impl Update<'_> {
 struct Events {
     package: String,
     operations: Vec<Operation>,
+    record: Option<RecordChange>,
     tally: Tally,
 }
 
 impl Events {
     fn new(package: String) -> Self {
-        Events {
-            package,
-            operations: Vec::new(),
-            tally: Tally::default(),
-        }
+        Events { package, operations: Vec::new(), record: None, tally: Tally::default() }
     }
 
-    /// Puts a served object, unless it says what is there already.
-    fn put(&mut self, slot: Slot, object: Object) {
-        match &slot.stored {
-            None => self.tally.added += 1,
+    /// Counts a served object, for which there may be nothing to do.
+    fn put(&mut self, operation: Option<Operation>) {
+        match operation.as_ref().map(|operation| operation.expect) {
+            None => self.tally.unchanged += 1,
+            Some(Expect::Absent) => self.tally.added += 1,
             Some(_) => self.tally.modified += 1,
         }
-        match write(slot, object) {
-            Some(operation) => self.operations.push(operation),
-            None => {
-                self.tally.modified -= 1;
-                self.tally.unchanged += 1;
-            }
-        }
+        self.operations.extend(operation);
     }
 
     fn delete(&mut self, stored: Stored) {
-        if stored.key.resource() != ICONS {
+        if !matches!(stored.key.resource(), ICONS | DICTIONARIES) {
             self.tally.deleted += 1;
         }
-        self.operations
-            .push(Operation::delete(stored.key, stored.version));
+        self.operations.push(Operation::delete(stored.key, stored.version));
     }
 
     fn finish(self) -> PackageEvents {
-        PackageEvents {
-            package: self.package,
-            operations: self.operations,
-            tally: self.tally,
-        }
+        let Events { package, operations, record, tally } = self;
+        PackageEvents { package, operations, record, tally }
     }
 }
 
-/// Returns the operation that makes an object be what it should; none when it says the same already.
-fn write(slot: Slot, object: Object) -> Option<Operation> {
-    let Some(stored) = slot.stored else {
-        return Some(Operation::create(slot.key, object));
-    };
-    let is_same = says_the_same(&stored.object, &object);
-    (!is_same).then(|| Operation::replace(slot.key, stored.version, object))
-}
-
-/// Returns whether two objects hold the same, however their text is written.
-fn says_the_same(a: &Object, b: &Object) -> bool {
-    if a == b {
-        return true;
-    }
-    let value =
-        |object: &Object| -> Option<Value> { serde_json::from_slice(&object.json().ok()?).ok() };
-    match (value(a), value(b)) {
-        (Some(a), Some(b)) => a == b,
+/// Returns whether two texts say the same in JSON, however they are written.
+fn says_the_same(a: &[u8], b: &[u8]) -> bool {
+    match (serde_json::from_slice::<Value>(a), serde_json::from_slice::<Value>(b)) {
+        (Ok(a), Ok(b)) => a == b,
         _ => false,
     }
 }
 
 /// An icon as it is stored: what it is, then its bytes.
 fn icon_object(icon: &Icon, data: &[u8]) -> Object {
-    Object::cut(
-        serde_json::to_vec(icon).expect("plain data can be written"),
-        Tail::pack(data),
-    )
+    Object::cut(serde_json::to_vec(icon).expect("plain data can be written"), Tail::pack(data))
 }
 
 /// Returns the bundle at the head of the default channel.
 fn head(package: &ValidPackage) -> Option<&ValidBundle> {
     let default = &package.facts.default_channel;
-    let channel = package
-        .channels
-        .iter()
-        .find(|channel| channel.name == *default)?;
-    package
-        .bundles
-        .iter()
-        .find(|bundle| bundle.name == channel.head)
+    let channel = package.channels.iter().find(|channel| channel.name == *default)?;
+    package.bundles.iter().find(|bundle| bundle.name == channel.head)
 }
 
 /// Hashes what other metas say about a bundle.
 fn placement(bundle: &ValidBundle) -> MetaHash {
-    hash(&(&bundle.channels, &bundle.deprecation))
+    hash(&(DERIVATION, &bundle.channels, &bundle.deprecation))
+}
+
+/// Hashes what Packages say about their catalog.
+pub(in crate::pipeline) fn presentation_hash(presentation: &Presentation) -> MetaHash {
+    hash(presentation)
 }
 
 fn hash<T: Serialize>(value: &T) -> MetaHash {

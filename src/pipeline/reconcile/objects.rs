@@ -6,14 +6,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::collect::BundleSummary;
+use super::draft::BundleSummary;
 use super::rules::{ValidBundle, ValidPackage};
 use super::{Catalog, ReconcileError};
 use crate::model::{
-    API_VERSION, ApiKey, CATALOG_LABEL, CatalogCacheStatus, Channel, ChannelEntry, Deprecation,
-    Icon, Link, Maintainer, Metadata, PACKAGE_LABEL, PROVIDER_LABEL, PackageSpec, Provider,
-    fits_label, now,
+    API_VERSION, ApiKey, CATALOG_LABEL, CatalogCacheStatus, Channel, ChannelEntry, Deprecation, Icon, Link,
+    Maintainer, Metadata, PACKAGE_LABEL, PROVIDER_LABEL, PackageSpec, Provider,
 };
+use crate::resource::{fits_label, now};
 use crate::store::{Key, Object, Operation, Stored, Tail};
 
 /// The end of a cut object, for taking one that is not cut apart.
@@ -39,17 +39,9 @@ pub(super) struct BundleHeadSpec {
     pub(super) channels: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) deprecation: Option<Deprecation>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        rename = "providedAPIs"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "providedAPIs")]
     provided_apis: Vec<ApiKey>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        rename = "requiredAPIs"
-    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "requiredAPIs")]
     required_apis: Vec<ApiKey>,
 }
 
@@ -74,11 +66,7 @@ impl Identity {
     /// Of an object that is made now.
     pub(super) fn new(name: &str) -> Self {
         let uid = uuid::Uuid::new_v4().to_string();
-        Identity {
-            name: name.to_owned(),
-            uid,
-            creation_timestamp: now(),
-        }
+        Identity { name: name.to_owned(), uid, creation_timestamp: now() }
     }
 
     /// Of an object that is stored.
@@ -89,17 +77,8 @@ impl Identity {
         }
         let WithMetadata { metadata } = serde_json::from_slice(&object.summary())
             .map_err(|error| ReconcileError::Damaged(error.to_string()))?;
-        let Metadata {
-            name,
-            uid,
-            creation_timestamp,
-            ..
-        } = metadata;
-        Ok(Identity {
-            name,
-            uid,
-            creation_timestamp,
-        })
+        let Metadata { name, uid, creation_timestamp, .. } = metadata;
+        Ok(Identity { name, uid, creation_timestamp })
     }
 }
 
@@ -134,11 +113,7 @@ struct TailProperty<'a> {
 
 impl Catalog {
     fn metadata(&self, identity: Identity, package: &str, provider: &str) -> Metadata {
-        let labels = [
-            (CATALOG_LABEL, &*self.name),
-            (PACKAGE_LABEL, package),
-            (PROVIDER_LABEL, provider),
-        ];
+        let labels = [(CATALOG_LABEL, &*self.name), (PACKAGE_LABEL, package), (PROVIDER_LABEL, provider)];
         Metadata {
             name: identity.name,
             namespace: self.namespace.clone(),
@@ -220,12 +195,7 @@ impl Catalog {
             maturity: csv.maturity.unwrap_or_default(),
             description: String::new(),
         };
-        let object = PackageObject {
-            api_version: API_VERSION,
-            kind: "Package",
-            metadata,
-            spec: &spec,
-        };
+        let object = PackageObject { api_version: API_VERSION, kind: "Package", metadata, spec: &spec };
         let tail = match description.as_str() {
             "" => Tail::None,
             text => Tail::pack(format!(",\"description\":{}}}}}", quoted(text)).as_bytes()),
@@ -272,15 +242,14 @@ impl Catalog {
             last_transition_time: now(),
             observed_generation: None,
         };
-        let object = Object::whole(encode(&CacheObject {
+        let object = CacheObject {
             api_version: API_VERSION,
             kind: "CatalogCache",
             metadata,
-            status: CatalogCacheStatus {
-                conditions: vec![updated],
-            },
+            status: CatalogCacheStatus { conditions: vec![updated] },
             spec: EmptySpec {},
-        }));
+        };
+        let object = cut(&object, Tail::Deferred);
         let key = self.cache_key();
         Ok(match stored {
             Some(stored) => Operation::replace(key, stored.version, object),
@@ -296,25 +265,17 @@ impl Catalog {
 
 /// Returns the channels as they are served: sorted by name, entries newest first.
 fn channels(package: &ValidPackage) -> Vec<Channel> {
-    let versions: HashMap<_, _> = package
-        .bundles
-        .iter()
-        .map(|bundle| (bundle.name.as_str(), &bundle.version))
-        .collect();
+    let versions: HashMap<_, _> =
+        package.bundles.iter().map(|bundle| (bundle.name.as_str(), &bundle.version)).collect();
     let served = package.channels.iter().map(|channel| {
         let mut entries: Vec<_> = channel.entries.iter().collect();
         entries.sort_by(|a, b| {
             let version = |name: &str| versions.get(name);
-            version(&b.name)
-                .cmp(&version(&a.name))
-                .then_with(|| a.name.cmp(&b.name))
+            version(&b.name).cmp(&version(&a.name)).then_with(|| a.name.cmp(&b.name))
         });
         let entries = entries.into_iter().map(|entry| ChannelEntry {
             name: entry.name.clone(),
-            version: versions
-                .get(entry.name.as_str())
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            version: versions.get(entry.name.as_str()).map(ToString::to_string).unwrap_or_default(),
             replaces: entry.replaces.clone(),
             skips: entry.skips.clone(),
             skip_range: entry.skip_range.clone(),
@@ -331,36 +292,23 @@ fn channels(package: &ValidPackage) -> Vec<Channel> {
 
 /// Reads what a bundle says about its package from the stored form of the bundle.
 pub(super) fn csv_facts(bundle: &Object) -> Result<CsvFacts, ReconcileError> {
-    let tail = bundle
-        .tail()
-        .unpack()
-        .map_err(|error| ReconcileError::Damaged(error.to_string()))?;
+    let tail = bundle.tail().unpack().map_err(|error| ReconcileError::Damaged(error.to_string()))?;
     // `,"relatedImages":…,"properties":…}}`, which with one brace moved to the front is an object.
-    let text =
-        std::str::from_utf8(&tail).map_err(|error| ReconcileError::Damaged(error.to_string()))?;
-    let Some(fields) = text
-        .strip_prefix(',')
-        .and_then(|text| text.strip_suffix('}'))
-    else {
+    let text = std::str::from_utf8(&tail).map_err(|error| ReconcileError::Damaged(error.to_string()))?;
+    let Some(fields) = text.strip_prefix(',').and_then(|text| text.strip_suffix('}')) else {
         return Ok(CsvFacts::default());
     };
     let fields = format!("{{{fields}");
-    let fields: TailFields = serde_json::from_str(&fields)
-        .map_err(|error| ReconcileError::Damaged(error.to_string()))?;
-    let csv = fields
-        .properties
-        .iter()
-        .find(|property| property.kind == "olm.csv.metadata");
+    let fields: TailFields =
+        serde_json::from_str(&fields).map_err(|error| ReconcileError::Damaged(error.to_string()))?;
+    let csv = fields.properties.iter().find(|property| property.kind == "olm.csv.metadata");
     // A value of an unexpected form says nothing; it is the publisher's, and the package is good without it.
-    Ok(csv
-        .and_then(|csv| serde_json::from_str(csv.value.get()).ok())
-        .unwrap_or_default())
+    Ok(csv.and_then(|csv| serde_json::from_str(csv.value.get()).ok()).unwrap_or_default())
 }
 
 /// Reads the part of a stored BundleMetadata that other metas decide.
 pub(super) fn bundle_head(bundle: &Object) -> Result<BundleHead, ReconcileError> {
-    serde_json::from_slice(&bundle.summary())
-        .map_err(|error| ReconcileError::Damaged(error.to_string()))
+    serde_json::from_slice(&bundle.summary()).map_err(|error| ReconcileError::Damaged(error.to_string()))
 }
 
 /// Encodes an object whose last field is `spec`, cut before the end of it.

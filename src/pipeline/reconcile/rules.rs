@@ -7,18 +7,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Problem;
 use super::channel::find_head;
-use super::collect::{BundleContent, BundleFacts, Content, Found, PackageDraft, PackageFacts};
-use crate::event::MetaHash;
+use super::draft::{BundleContent, BundleFacts, Content, Found, PackageDraft, PackageFacts};
+use super::spool::SpoolRef;
+use crate::event::{FileProvenance, MetaHash};
 use crate::model::Deprecation;
+use crate::pipeline::limits::check;
 use crate::pipeline::parse::{ChannelMeta, DeprecationReference, EntryMeta, Place};
+use crate::resource::{is_dns_label, is_dns_subdomain};
+use crate::store::DictionaryId;
 
 const PACKAGE: &str = "olm.package";
 const CHANNEL: &str = "olm.channel";
 const BUNDLE: &str = "olm.bundle";
 
-/// Characters of a name of a Kubernetes object (RFC 1123 subdomain), and of a label of it.
-const MAX_NAME: usize = 253;
-const MAX_LABEL: usize = 63;
+/// Problems of one package that are told.
+const MAX_PROBLEMS: usize = 1000;
 
 /// A package that keeps the rules.
 #[derive(Debug)]
@@ -28,10 +31,14 @@ pub(super) struct ValidPackage {
     pub(super) channels: Vec<ValidChannel>,
     pub(super) bundles: Vec<ValidBundle>,
     pub(super) deprecation: Option<Deprecation>,
+    /// What its bundles are packed with.
+    pub(super) dictionaries: Vec<(DictionaryId, SpoolRef)>,
     /// The hashes of the metas other than bundles, sorted.
     pub(super) hashes: Vec<MetaHash>,
     /// The files that hold it, sorted.
-    pub(super) files: Vec<String>,
+    pub(super) files: Vec<FileProvenance>,
+    /// Where its `olm.package` is.
+    pub(super) place: Place,
 }
 
 #[derive(Debug)]
@@ -47,6 +54,7 @@ pub(super) struct ValidBundle {
     pub(super) name: String,
     pub(super) version: semver::Version,
     pub(super) hash: MetaHash,
+    pub(super) place: Place,
     pub(super) content: BundleContent,
     /// The channels that hold it, sorted.
     pub(super) channels: Vec<String>,
@@ -58,11 +66,10 @@ pub(super) fn judge(
     name: &str,
     draft: PackageDraft,
     content: &Content,
+    max_objects: usize,
 ) -> Result<ValidPackage, Vec<Problem>> {
-    let mut judge = Judge {
-        content,
-        problems: Vec::new(),
-    };
+    let mut judge = Judge { content, problems: Vec::new() };
+    judge.size(&draft, max_objects);
     judge.names(name, &draft);
     judge.packages(name, &draft.packages);
     judge.channels(&draft);
@@ -82,20 +89,24 @@ struct Judge<'a> {
 type Deprecations = BTreeMap<DeprecationReference, Deprecation>;
 
 impl Judge<'_> {
+    fn size(&mut self, draft: &PackageDraft, max_objects: usize) {
+        let entries: usize = draft.channels.iter().map(|channel| channel.what.entries.len()).sum();
+        let count = draft.bundles.len() + draft.channels.len() + entries;
+        if let Err(exceeded) = check("bundles, channels and entries", count as u64, max_objects as u64) {
+            self.report(draft.places().min(), format!("the package has {exceeded}"));
+        }
+    }
+
     fn names(&mut self, name: &str, draft: &PackageDraft) {
         if !is_dns_label(name) {
             let place = draft.places().min();
-            self.report(
-                place,
-                "the name of the package is not a DNS label (RFC 1123)".to_owned(),
-            );
+            self.report(place, "the name of the package is not a DNS label (RFC 1123)".to_owned());
         }
         for bundle in &draft.bundles {
             let faulty = matches!(bundle.what.content, BundleContent::Faulty(_));
             if !faulty && !is_dns_subdomain(&bundle.what.name) {
                 let name = &bundle.what.name;
-                let reason =
-                    format!("the name of bundle `{name}` is not a DNS subdomain (RFC 1123)");
+                let reason = format!("the name of bundle `{name}` is not a DNS subdomain (RFC 1123)");
                 self.report(Some(bundle.place), reason);
             }
         }
@@ -103,17 +114,11 @@ impl Judge<'_> {
 
     fn packages(&mut self, name: &str, packages: &[Found<PackageFacts>]) {
         match packages {
-            [] => self.report(
-                None,
-                format!("there is no `{PACKAGE}` for package `{name}`"),
-            ),
+            [] => self.report(None, format!("there is no `{PACKAGE}` for package `{name}`")),
             [_] => {}
             [_, others @ ..] => {
                 for other in others {
-                    self.report(
-                        Some(other.place),
-                        format!("package `{name}` is declared again"),
-                    );
+                    self.report(Some(other.place), format!("package `{name}` is declared again"));
                 }
             }
         }
@@ -121,24 +126,14 @@ impl Judge<'_> {
 
     fn channels(&mut self, draft: &PackageDraft) {
         if draft.channels.is_empty() {
-            self.report(
-                draft.places().min(),
-                "the package has no channels".to_owned(),
-            );
+            self.report(draft.places().min(), "the package has no channels".to_owned());
         }
-        let bundles: BTreeSet<_> = draft
-            .bundles
-            .iter()
-            .map(|bundle| bundle.what.name.as_str())
-            .collect();
+        let bundles: BTreeSet<_> = draft.bundles.iter().map(|bundle| bundle.what.name.as_str()).collect();
         let mut seen = BTreeSet::new();
         for found in &draft.channels {
             let channel = &found.what;
             let mut fault = |reason: String| {
-                self.report(
-                    Some(found.place),
-                    format!("channel `{}` {reason}", channel.name),
-                );
+                self.report(Some(found.place), format!("channel `{}` {reason}", channel.name));
             };
             if channel.name.is_empty() {
                 fault("has no name".to_owned());
@@ -156,16 +151,10 @@ impl Judge<'_> {
                     fault(format!("has entry `{}` twice", entry.name));
                 }
                 if !bundles.contains(entry.name.as_str()) {
-                    fault(format!(
-                        "has entry `{}`, and there is no such bundle",
-                        entry.name
-                    ));
+                    fault(format!("has entry `{}`, and there is no such bundle", entry.name));
                 }
                 if entry.skips.iter().any(String::is_empty) {
-                    fault(format!(
-                        "has entry `{}` that skips a bundle without a name",
-                        entry.name
-                    ));
+                    fault(format!("has entry `{}` that skips a bundle without a name", entry.name));
                 }
             }
             if let Err(reason) = find_head(&channel.entries) {
@@ -175,13 +164,9 @@ impl Judge<'_> {
         if let [package] = &draft.packages[..] {
             let default = &package.what.default_channel;
             if default.is_empty() {
-                self.report(
-                    Some(package.place),
-                    "the package has no default channel".to_owned(),
-                );
+                self.report(Some(package.place), "the package has no default channel".to_owned());
             } else if !draft.channels.is_empty() && !seen.contains(default) {
-                let reason =
-                    format!("the default channel `{default}` is not a channel of the package");
+                let reason = format!("the default channel `{default}` is not a channel of the package");
                 self.report(Some(package.place), reason);
             }
         }
@@ -197,11 +182,7 @@ impl Judge<'_> {
         let mut names = BTreeSet::new();
         let mut versions: HashMap<&str, &str> = HashMap::new();
         for found in &draft.bundles {
-            let BundleFacts {
-                name,
-                version,
-                content,
-            } = &found.what;
+            let BundleFacts { name, version, content } = &found.what;
             let mut fault = |reason: &str| {
                 self.report(Some(found.place), format!("bundle `{name}`: {reason}"));
             };
@@ -222,39 +203,28 @@ impl Judge<'_> {
 
     fn deprecations(&mut self, draft: &PackageDraft) -> Deprecations {
         let mut deprecations = Deprecations::new();
+        let channels: BTreeSet<_> = draft.channels.iter().map(|channel| channel.what.name.as_str()).collect();
+        let bundles: BTreeSet<_> = draft.bundles.iter().map(|bundle| bundle.what.name.as_str()).collect();
         for (index, found) in draft.deprecations.iter().enumerate() {
             if index > 0 {
-                self.report(
-                    Some(found.place),
-                    "deprecations of the package are declared again".to_owned(),
-                );
+                self.report(Some(found.place), "deprecations of the package are declared again".to_owned());
             }
             for entry in &found.what.entries {
                 let reference = &entry.reference;
                 let name = &reference.name;
                 let is_known = match reference.schema.as_str() {
                     PACKAGE => name.is_empty(),
-                    CHANNEL => draft
-                        .channels
-                        .iter()
-                        .any(|channel| channel.what.name == *name),
-                    BUNDLE => draft.bundles.iter().any(|bundle| bundle.what.name == *name),
+                    CHANNEL => channels.contains(name.as_str()),
+                    BUNDLE => bundles.contains(name.as_str()),
                     _ => false,
                 };
                 if !is_known {
-                    let reason = format!(
-                        "a deprecation of `{}` `{name}`, which is not there",
-                        reference.schema
-                    );
+                    let reason =
+                        format!("a deprecation of `{}` `{name}`, which is not there", reference.schema);
                     self.report(Some(found.place), reason);
                 }
-                let deprecation = Deprecation {
-                    message: entry.message.clone(),
-                };
-                if deprecations
-                    .insert(reference.clone(), deprecation)
-                    .is_some()
-                {
+                let deprecation = Deprecation { message: entry.message.clone() };
+                if deprecations.insert(reference.clone(), deprecation).is_some() {
                     let reason = format!("a deprecation of `{}` `{name}` again", reference.schema);
                     self.report(Some(found.place), reason);
                 }
@@ -264,13 +234,12 @@ impl Judge<'_> {
     }
 
     fn report(&mut self, place: Option<Place>, message: String) {
+        if self.problems.len() == MAX_PROBLEMS {
+            return;
+        }
         self.problems.push(match place {
             Some(place) => Problem::at(self.content.path(place.file), place.offset, message),
-            None => Problem {
-                file: None,
-                offset: None,
-                message,
-            },
+            None => Problem { file: None, offset: None, message },
         });
     }
 }
@@ -282,42 +251,28 @@ fn build(
     content: &Content,
 ) -> Result<ValidPackage, Problem> {
     let deprecation = |schema: &str, name: &str| {
-        let reference = DeprecationReference {
-            schema: schema.to_owned(),
-            name: name.to_owned(),
-        };
+        let reference = DeprecationReference { schema: schema.to_owned(), name: name.to_owned() };
         deprecations.get(&reference).cloned()
     };
-    let impossible = |message: String| Problem {
-        file: None,
-        offset: None,
-        message,
-    };
+    let impossible = |message: String| Problem { file: None, offset: None, message };
 
-    let files: BTreeSet<_> = draft
-        .places()
-        .map(|place| content.path(place.file).to_owned())
-        .collect();
+    let files: BTreeSet<_> = draft.places().map(|place| place.file).collect();
+    let mut files: Vec<_> = files.into_iter().map(|file| content.file(file)).collect();
+    files.sort_by(|a, b| a.path.cmp(&b.path));
     let packages = draft.packages.iter().map(|found| found.hash);
     let channel_hashes = draft.channels.iter().map(|found| found.hash);
     let deprecation_hashes = draft.deprecations.iter().map(|found| found.hash);
-    let mut hashes: Vec<_> = packages
-        .chain(channel_hashes)
-        .chain(deprecation_hashes)
-        .collect();
+    let mut hashes: Vec<_> = packages.chain(channel_hashes).chain(deprecation_hashes).collect();
     hashes.sort_unstable();
 
     let mut channels_of: HashMap<&str, Vec<String>> = HashMap::new();
     for Found { what: channel, .. } in &draft.channels {
         for entry in &channel.entries {
-            channels_of
-                .entry(&entry.name)
-                .or_default()
-                .push(channel.name.clone());
+            channels_of.entry(&entry.name).or_default().push(channel.name.clone());
         }
     }
     let mut bundles = Vec::with_capacity(draft.bundles.len());
-    for Found { hash, what, .. } in draft.bundles {
+    for Found { place, hash, what } in draft.bundles {
         let version = semver::Version::parse(&what.version)
             .map_err(|error| impossible(format!("bundle `{}`: {error}", what.name)))?;
         let mut channels = channels_of.remove(what.name.as_str()).unwrap_or_default();
@@ -327,6 +282,7 @@ fn build(
             name: what.name,
             version,
             hash,
+            place,
             content: what.content,
             channels,
         });
@@ -334,70 +290,24 @@ fn build(
     bundles.sort_by(|a, b| a.name.cmp(&b.name));
 
     let mut channels = Vec::with_capacity(draft.channels.len());
-    for Found {
-        what: ChannelMeta { name, entries, .. },
-        ..
-    } in draft.channels
-    {
+    for Found { what: ChannelMeta { name, entries, .. }, .. } in draft.channels {
         let head = find_head(&entries).map_err(impossible)?.to_owned();
-        channels.push(ValidChannel {
-            deprecation: deprecation(CHANNEL, &name),
-            name,
-            head,
-            entries,
-        });
+        channels.push(ValidChannel { deprecation: deprecation(CHANNEL, &name), name, head, entries });
     }
     channels.sort_by(|a, b| a.name.cmp(&b.name));
 
-    let facts = draft.packages.into_iter().next().map(|found| found.what);
+    let package = draft.packages.into_iter().next();
+    let Found { place, what: facts, .. } =
+        package.ok_or_else(|| impossible(format!("there is no `{PACKAGE}`")))?;
     Ok(ValidPackage {
         name: name.to_owned(),
-        facts: facts.ok_or_else(|| impossible(format!("there is no `{PACKAGE}`")))?,
+        facts,
+        place,
         channels,
         bundles,
+        dictionaries: draft.dictionaries,
         deprecation: deprecation(PACKAGE, ""),
         hashes,
-        files: files.into_iter().collect(),
+        files,
     })
-}
-
-fn is_dns_label(name: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !name.is_empty()
-        && name.len() <= MAX_LABEL
-        && name.bytes().all(inner)
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-}
-
-fn is_dns_subdomain(name: &str) -> bool {
-    name.len() <= MAX_NAME
-        && name.split('.').all(|label| {
-            let inner =
-                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-            !label.is_empty()
-                && label.bytes().all(inner)
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_those_of_kubernetes() {
-        for name in ["a", "kube-green", "3scale"] {
-            assert!(is_dns_label(name) && is_dns_subdomain(name), "{name}");
-        }
-        assert!(is_dns_subdomain("kube-green.v0.3.0"));
-        assert!(is_dns_label(&"a".repeat(63)) && !is_dns_label(&"a".repeat(64)));
-        assert!(is_dns_subdomain(&"a".repeat(253)) && !is_dns_subdomain(&"a".repeat(254)));
-        for name in [
-            "", "-a", "a-", "A", "a_b", "a/b", "../a", "a..b", ".a", "a.", "a b", "ä",
-        ] {
-            assert!(!is_dns_label(name) && !is_dns_subdomain(name), "{name}");
-        }
-    }
 }

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use crate::pipeline::limits::check;
+
 /// Bytes that are written to the file at once.
 const WRITE_BYTES: usize = 256 << 10;
 
@@ -13,6 +15,7 @@ pub(super) struct Spool {
     /// The first records.
     memory: Vec<u8>,
     memory_limit: usize,
+    limit: u64,
     /// The others, behind the bytes of `memory`: made when they are needed, unlinked from the start.
     file: Option<File>,
     /// Written to the file so far.
@@ -29,19 +32,16 @@ pub(super) struct SpoolRef {
 }
 
 impl Spool {
-    pub(super) fn new(memory_limit: usize) -> Self {
-        Spool {
-            memory: Vec::new(),
-            memory_limit,
-            file: None,
-            file_length: 0,
-            pending: Vec::new(),
-        }
+    /// Begins with nothing; `limit` is on memory and file together.
+    pub(super) fn new(memory_limit: usize, limit: u64) -> Self {
+        Spool { memory: Vec::new(), memory_limit, limit, file: None, file_length: 0, pending: Vec::new() }
     }
 
     /// Adds a record.
     pub(super) fn append(&mut self, record: &[u8]) -> io::Result<SpoolRef> {
         let length = u32::try_from(record.len()).map_err(io::Error::other)?;
+        let spooled = self.memory.len() as u64 + self.file_length + self.pending.len() as u64;
+        check("bytes in the spool", spooled + u64::from(length), self.limit).map_err(io::Error::other)?;
         if self.file.is_none() && self.memory.len() + record.len() <= self.memory_limit {
             let offset = self.memory.len() as u64;
             self.memory.extend_from_slice(record);
@@ -94,18 +94,24 @@ mod tests {
     fn records_read_back_from_memory_file_and_between() {
         let record = |number: usize| vec![number as u8; 1 + (number * 7919) % 5000];
         for limit in [0, 3, 100_000, usize::MAX] {
-            let mut spool = Spool::new(limit);
-            let places: Vec<_> = (0..300)
-                .map(|n| spool.append(&record(n)).unwrap())
-                .collect();
+            let mut spool = Spool::new(limit, u64::MAX);
+            let places: Vec<_> = (0..300).map(|n| spool.append(&record(n)).unwrap()).collect();
             for (number, place) in places.into_iter().enumerate().rev() {
-                assert_eq!(
-                    spool.read(place).unwrap(),
-                    record(number),
-                    "{number} with {limit}"
-                );
+                assert_eq!(spool.read(place).unwrap(), record(number), "{number} with {limit}");
             }
             assert_eq!(spool.file.is_some(), limit < 1_000_000);
+        }
+    }
+
+    #[test]
+    fn no_more_is_kept_than_is_allowed() {
+        for memory in [0, 4, 100] {
+            let mut spool = Spool::new(memory, 10);
+            spool.append(&[1; 9]).unwrap();
+            assert_eq!(spool.append(&[2; 2]).unwrap_err().to_string(), "more than 10 bytes in the spool");
+            let last = spool.append(&[3; 1]).unwrap();
+            assert!(spool.append(&[4; 1]).is_err());
+            assert_eq!(spool.read(last).unwrap(), [3]);
         }
     }
 }

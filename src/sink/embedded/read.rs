@@ -11,9 +11,7 @@ pub(super) fn read(database: &Database, keys: &[Key]) -> Result<Vec<Option<Store
     let transaction = database.begin_read().map_err(unavailable)?;
     let at = State::read(&transaction)?.version();
     let versions = transaction.open_table(VERSIONS).map_err(unavailable)?;
-    keys.iter()
-        .map(|key| stored_at(&versions, key, at))
-        .collect()
+    keys.iter().map(|key| stored_at(&versions, key, at)).collect()
 }
 
 pub(super) fn list(database: &Database, request: &ListRequest) -> Result<Page, StoreError> {
@@ -21,11 +19,7 @@ pub(super) fn list(database: &Database, request: &ListRequest) -> Result<Page, S
     let at = resolve(request.at, State::read(&transaction)?)?;
     let versions = transaction.open_table(VERSIONS).map_err(unavailable)?;
 
-    let mut page = Page {
-        version: at,
-        items: Vec::new(),
-        remaining: 0,
-    };
+    let mut page = Page { version: at, items: Vec::new(), remaining: 0 };
     let start = match &request.after {
         Some(after) => (after.as_str(), u64::MAX),
         None => (request.range.start(), 0),
@@ -54,11 +48,7 @@ pub(super) fn list(database: &Database, request: &ListRequest) -> Result<Page, S
         if page.items.len() == request.limit {
             page.remaining += 1;
         } else if let Some(object) = decode(&key, value.value())?.object {
-            page.items.push(Stored {
-                key,
-                version,
-                object,
-            });
+            page.items.push(Stored { key, version, object });
         }
     }
     Ok(page)
@@ -70,10 +60,7 @@ fn resolve(at: At, state: State) -> Result<ResourceVersion, StoreError> {
         return Ok(state.version());
     };
     if requested > state.version() {
-        return Err(StoreError::Future {
-            requested,
-            current: state.version(),
-        });
+        return Err(StoreError::Future { requested, current: state.version() });
     }
     state.check_readable_after(requested)?;
     Ok(requested)
@@ -91,11 +78,7 @@ pub(super) fn stored_at(
         let envelope = decode(key, value.value())?;
         let version = ResourceVersion::new(upright(position.value().1), envelope.index);
         if version <= at {
-            return Ok(envelope.object.map(|object| Stored {
-                key: key.clone(),
-                version,
-                object,
-            }));
+            return Ok(envelope.object.map(|object| Stored { key: key.clone(), version, object }));
         }
     }
     Ok(None)

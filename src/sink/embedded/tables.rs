@@ -1,7 +1,5 @@
 //! The tables, and the few numbers beside them.
 
-use std::fmt::Display;
-
 use bytes::Bytes;
 use redb::{ReadTransaction, ReadableTable, TableDefinition};
 
@@ -33,33 +31,19 @@ impl State {
         Self::from_table(&transaction.open_table(STATE).map_err(unavailable)?)
     }
 
-    pub(super) fn from_table(
-        table: &impl ReadableTable<&'static str, u64>,
-    ) -> Result<Self, StoreError> {
-        let number = |name| {
-            Ok(table
-                .get(name)
-                .map_err(unavailable)?
-                .map(|guard| guard.value()))
+    pub(super) fn from_table(table: &impl ReadableTable<&'static str, u64>) -> Result<Self, StoreError> {
+        let number = |name| -> Result<Option<u64>, StoreError> {
+            Ok(table.get(name).map_err(unavailable)?.map(|guard| guard.value()))
         };
         Ok(State {
             revision: number(Self::REVISION)?.map_or(Revision::FIRST, Revision::new),
-            compacted: number(Self::COMPACTED)?
-                .map(ResourceVersion::from_u64)
-                .unwrap_or_default(),
+            compacted: number(Self::COMPACTED)?.map(ResourceVersion::from_u64).unwrap_or_default(),
         })
     }
 
-    pub(super) fn write(
-        self,
-        table: &mut redb::Table<&'static str, u64>,
-    ) -> Result<(), StoreError> {
-        table
-            .insert(Self::REVISION, self.revision.get())
-            .map_err(unavailable)?;
-        table
-            .insert(Self::COMPACTED, self.compacted.get())
-            .map_err(unavailable)?;
+    pub(super) fn write(self, table: &mut redb::Table<&'static str, u64>) -> Result<(), StoreError> {
+        table.insert(Self::REVISION, self.revision.get()).map_err(unavailable)?;
+        table.insert(Self::COMPACTED, self.compacted.get()).map_err(unavailable)?;
         Ok(())
     }
 
@@ -71,10 +55,7 @@ impl State {
     /// Refuses to go on from a version whose later events are not all there.
     pub(super) fn check_readable_after(self, after: ResourceVersion) -> Result<(), StoreError> {
         if after < self.compacted {
-            return Err(StoreError::Compacted {
-                requested: after,
-                oldest: self.compacted,
-            });
+            return Err(StoreError::Compacted { requested: after, oldest: self.compacted });
         }
         Ok(())
     }
@@ -91,7 +72,7 @@ pub(super) fn upright(inverted: u64) -> Revision {
 }
 
 pub(super) fn parse_key(text: &str) -> Result<Key, StoreError> {
-    Key::parse(text).map_err(unavailable)
+    Key::parse(text).map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
 pub(super) fn decode(key: &Key, value: &[u8]) -> Result<Envelope, StoreError> {
@@ -103,13 +84,23 @@ pub(super) fn peek(key: &Key, value: &[u8]) -> Result<(u16, bool), StoreError> {
 }
 
 fn corrupt(key: &Key, source: EnvelopeError) -> StoreError {
-    StoreError::Corrupt {
-        key: key.clone(),
-        source,
-    }
+    StoreError::Corrupt { key: key.clone(), source }
 }
 
 /// An error of the database before anything was committed.
-pub(super) fn unavailable(error: impl Display) -> StoreError {
-    StoreError::Unavailable(error.to_string())
+pub(super) fn unavailable(error: impl Into<redb::Error>) -> StoreError {
+    full(error.into()).unwrap_or_else(StoreError::Unavailable)
+}
+
+/// An error of a commit: what is on the disk nobody knows before it is opened again.
+pub(super) fn unknown(error: redb::CommitError) -> StoreError {
+    full(error.into()).unwrap_or_else(StoreError::Unknown)
+}
+
+/// Returns the error of a disk without room, or else what the error says.
+fn full(error: redb::Error) -> Result<StoreError, String> {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    let is_full = matches!(&error, redb::Error::Io(error)
+        if matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge));
+    if is_full { Ok(StoreError::NoSpace(error.to_string())) } else { Err(error.to_string()) }
 }

@@ -1,12 +1,13 @@
 //! Watching: each watcher reads the log at its own pace and sleeps when it has reached the end.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures::stream;
 use redb::{Database, ReadableDatabase};
 use tokio::sync::watch as notify;
 
+use super::handle::Handle;
 use super::read::{object_before, stored_at};
 use super::tables::{EVENTS, State, VERSIONS, parse_key, unavailable};
 use crate::store::{Change, Range, ResourceVersion, Revision, StoreError, WatchItem, WatchStream};
@@ -16,7 +17,8 @@ const EVENTS_PER_READ: usize = 64;
 
 /// A watcher between two items.
 struct Watcher {
-    database: Arc<Database>,
+    /// Does not keep the store open.
+    handle: Weak<Handle>,
     latest: notify::Receiver<Revision>,
     range: Range,
     /// Everything up to here was read from the log.
@@ -25,19 +27,10 @@ struct Watcher {
     ready: VecDeque<WatchItem>,
 }
 
-pub(super) fn open(
-    database: Arc<Database>,
-    latest: notify::Receiver<Revision>,
-    range: Range,
-    after: ResourceVersion,
-) -> WatchStream {
-    let watcher = Watcher {
-        database,
-        latest,
-        range,
-        cursor: after,
-        ready: VecDeque::new(),
-    };
+pub(super) fn open(handle: &Arc<Handle>, range: Range, after: ResourceVersion) -> WatchStream {
+    let latest = handle.subscribe();
+    let watcher =
+        Watcher { handle: Arc::downgrade(handle), latest, range, cursor: after, ready: VecDeque::new() };
     // After an error the watcher is gone, and with it the stream.
     Box::pin(stream::unfold(Some(watcher), |watcher| async {
         let mut watcher = watcher?;
@@ -60,21 +53,28 @@ impl Watcher {
                 return Ok(Some(item));
             }
             let latest = ResourceVersion::end_of(*self.latest.borrow_and_update());
-            if self.cursor < latest {
-                self.read_on().await?;
-            } else if self.latest.changed().await.is_err() {
-                return Ok(None); // The store is gone.
+            let is_gone = match self.cursor < latest {
+                true => match self.handle.upgrade() {
+                    Some(handle) => {
+                        self.read_on(handle).await?;
+                        false
+                    }
+                    None => true,
+                },
+                false => self.latest.changed().await.is_err(),
+            };
+            if is_gone {
+                return Ok(None); // The store is closed.
             }
         }
     }
 
-    async fn read_on(&mut self) -> Result<(), StoreError> {
-        let (database, range, cursor) =
-            (Arc::clone(&self.database), self.range.clone(), self.cursor);
-        let read = tokio::task::spawn_blocking(move || read_events(&database, &range, cursor));
-        let (items, cursor) = read
-            .await
-            .map_err(|error| StoreError::Unavailable(error.to_string()))??;
+    async fn read_on(&mut self, handle: Arc<Handle>) -> Result<(), StoreError> {
+        let (range, cursor) = (self.range.clone(), self.cursor);
+        let read = tokio::task::spawn_blocking(move || {
+            handle.read(|database| read_events(database, &range, cursor))
+        });
+        let (items, cursor) = read.await.map_err(|error| StoreError::Unavailable(error.to_string()))??;
         self.ready = items;
         self.cursor = cursor;
         Ok(())
@@ -95,9 +95,7 @@ fn read_events(
 
     let mut items = VecDeque::new();
     let mut cursor = after;
-    let mut log = events
-        .range((after.revision().get(), after.index() + 1)..)
-        .map_err(unavailable)?;
+    let mut log = events.range((after.revision().get(), after.index() + 1)..).map_err(unavailable)?;
     for _ in 0..EVENTS_PER_READ {
         let Some((position, key)) = log.next().transpose().map_err(unavailable)? else {
             cursor = state.version().max(cursor);

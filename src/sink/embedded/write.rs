@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use redb::{Database, Durability, ReadableTable, WriteTransaction};
 
 use super::tables::{
-    EVENTS, STATE, State, VERSIONS, inverted, parse_key, peek, unavailable, upright,
+    EVENTS, STATE, State, VERSIONS, inverted, parse_key, peek, unavailable, unknown, upright,
 };
 use crate::store::{Batch, Envelope, Expect, Key, ResourceVersion, Revision, StoreError, Write};
 
@@ -25,9 +25,7 @@ pub(super) fn append(database: &Database, batch: &Batch) -> Result<Revision, Sto
                 Expect::Version(version) => Some(version),
             };
             if current(&versions, &operation.key)? != expected {
-                return Err(StoreError::Conflict {
-                    key: operation.key.clone(),
-                });
+                return Err(StoreError::Conflict { key: operation.key.clone() });
             }
             let index = position as u16 + 1;
             let value = match &operation.write {
@@ -35,12 +33,8 @@ pub(super) fn append(database: &Database, batch: &Batch) -> Result<Revision, Sto
                 Write::Delete => Envelope::encode_deletion(index),
             };
             let key = operation.key.as_str();
-            versions
-                .insert((key, inverted(revision)), &value[..])
-                .map_err(unavailable)?;
-            events
-                .insert((revision.get(), index), key)
-                .map_err(unavailable)?;
+            versions.insert((key, inverted(revision)), &value[..]).map_err(unavailable)?;
+            events.insert((revision.get(), index), key).map_err(unavailable)?;
         }
         State { revision, ..state }.write(&mut state_table)?;
     }
@@ -53,9 +47,8 @@ fn current(
     versions: &impl ReadableTable<(&'static str, u64), &'static [u8]>,
     key: &Key,
 ) -> Result<Option<ResourceVersion>, StoreError> {
-    let mut newest_first = versions
-        .range((key.as_str(), 0)..=(key.as_str(), u64::MAX))
-        .map_err(unavailable)?;
+    let mut newest_first =
+        versions.range((key.as_str(), 0)..=(key.as_str(), u64::MAX)).map_err(unavailable)?;
     let Some((position, value)) = newest_first.next().transpose().map_err(unavailable)? else {
         return Ok(None);
     };
@@ -74,10 +67,7 @@ pub(super) fn compact(database: &Database, revision: Revision) -> Result<(), Sto
         let state = State::from_table(&state_table)?;
         if revision > state.revision {
             let requested = ResourceVersion::end_of(revision);
-            return Err(StoreError::Future {
-                requested,
-                current: state.version(),
-            });
+            return Err(StoreError::Future { requested, current: state.version() });
         }
         let dropped = ..=(revision.get(), u16::MAX);
         let mut touched = HashSet::new();
@@ -91,9 +81,7 @@ pub(super) fn compact(database: &Database, revision: Revision) -> Result<(), Sto
         for key in &touched {
             drop_superseded(&mut versions, key, revision)?;
         }
-        events
-            .retain_in(dropped, |_, _| false)
-            .map_err(unavailable)?;
+        events.retain_in(dropped, |_, _| false).map_err(unavailable)?;
         State { compacted, ..state }.write(&mut state_table)?;
     }
     commit(transaction)
@@ -118,14 +106,10 @@ fn drop_superseded(
 /// Begins a transaction that is on disk when it is committed.
 fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
     let mut transaction = database.begin_write().map_err(unavailable)?;
-    transaction
-        .set_durability(Durability::Immediate)
-        .map_err(unavailable)?;
+    transaction.set_durability(Durability::Immediate).map_err(unavailable)?;
     Ok(transaction)
 }
 
 fn commit(transaction: WriteTransaction) -> Result<(), StoreError> {
-    transaction
-        .commit()
-        .map_err(|error| StoreError::Unknown(error.to_string()))
+    transaction.commit().map_err(unknown)
 }
