@@ -30,6 +30,7 @@ use async_trait::async_trait;
 use futures::Stream;
 
 pub use self::batch::{Batch, Expect, MAX_BATCH_OPERATIONS, Operation, Write};
+pub(crate) use self::dictionary::complete_all;
 pub use self::dictionary::{DICTIONARIES, Dictionary, DictionaryId};
 pub use self::envelope::{Envelope, EnvelopeError, FORMAT_VERSION};
 pub use self::error::{Outcome, StoreError};
@@ -210,6 +211,6 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// As [`Store::complete`].
     async fn complete_all(&self, stored: &[Stored]) -> Result<Vec<Object>, StoreError> {
-        dictionary::complete_all(self, stored).await
+        dictionary::complete_all(self, |_| None, stored).await
     }
 }

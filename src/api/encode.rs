@@ -104,16 +104,30 @@ impl Encoder {
         Ok(out)
     }
 
+    /// Returns about how many bytes items take at least.
+    pub(super) fn length(&self, items: &[Stored]) -> usize {
+        let length = |stored: &Stored| match self.is_whole() {
+            true => stored.object.head().len() + stored.object.tail().length().unwrap_or_default(),
+            false => 0,
+        };
+        items.iter().map(length).sum()
+    }
+
+    /// Returns whether all of an object is written.
+    fn is_whole(&self) -> bool {
+        match (self.form, self.include) {
+            (Form::Object, _) | (Form::Table(_), Include::Object) => true,
+            (Form::Table(_) | Form::Metadata(_), _) => false,
+        }
+    }
+
     /// Fetches what is missing of objects, all of it at once, where this encoder writes it.
     ///
     /// # Errors
     ///
     /// As [`Store::complete`].
     pub(super) async fn complete(&self, store: &dyn Store, items: &mut [Stored]) -> Result<(), ApiError> {
-        let is_whole = match (self.form, self.include) {
-            (Form::Object, _) | (Form::Table(_), Include::Object) => true,
-            (Form::Table(_) | Form::Metadata(_), _) => false,
-        };
+        let is_whole = self.is_whole();
         let lacks_some = |stored: &&mut Stored| is_whole && !stored.object.tail().is_here();
         let mut lacking: Vec<_> = items.iter_mut().filter(lacks_some).collect();
         if lacking.is_empty() {
@@ -266,8 +280,7 @@ async fn write_object(store: &dyn Store, stored: &Stored, out: &mut Vec<u8>) -> 
     out.reserve(object.head().len() + VERSION_ROOM);
     out.extend_from_slice(before);
     write_versioned(metadata, stored.version, out);
-    out.extend_from_slice(&object.tail().unpack().map_err(ApiError::internal)?);
-    Ok(())
+    object.tail().unpack_into(out).map_err(ApiError::internal)
 }
 
 fn write_metadata(stored: &Stored, version: MetaVersion, out: &mut Vec<u8>) -> Result<(), ApiError> {

@@ -23,6 +23,12 @@ use crate::store::{
 /// Objects read from the store at once.
 const PAGE: usize = 500;
 
+/// About how many bytes of a list are written at a time.
+const PART: usize = 128 << 10;
+
+/// A list of more bytes is sent while it is written.
+const LONG: usize = 1 << 20;
+
 /// How long a request for a version that is not there yet waits for it (C54).
 const FUTURE_WAIT: Duration = Duration::from_secs(3);
 
@@ -117,11 +123,10 @@ async fn list_page(
         remaining_item_count: (left > 0 && query.options.selector.is_everything()).then_some(left),
     };
     query.encoder.complete(&**store, &mut items).await?;
-    let body = query.encoder.list(&**store, &meta, &items).await?;
-    respond::object(body, query.representation, query.pretty)
+    Text::new(store, query, items, None).respond(&meta).await
 }
 
-/// Streams everything: what is in memory at any time is one page.
+/// Lists everything: what is in memory at any time is one page.
 async fn list_all(
     store: &Arc<dyn Store>,
     query: ListQuery,
@@ -129,67 +134,90 @@ async fn list_all(
     after: Option<Key>,
 ) -> Result<Response<Body>, ApiError> {
     let request = ListRequest { range: query.range.clone(), at, after, limit: PAGE };
-    let first = read_page(store, &query, &request).await?;
+    let page = read_page(store, &query, &request).await?;
     let meta = ListMeta {
-        resource_version: first.version.to_string(),
+        resource_version: page.version.to_string(),
         continue_token: None,
         remaining_item_count: None,
     };
-    let mut head = Vec::new();
-    query.encoder.begin_list(&meta, &mut head);
-    let mut tail = Vec::new();
-    query.encoder.end_list(&mut tail);
-
-    let (representation, pretty) = (query.representation, query.pretty);
-    let is_whole = first.remaining == 0;
-    let pages = Pages { store: Arc::clone(store), query, request, next: Some(first), is_first: true };
-    let items =
-        stream::try_unfold(
-            pages,
-            |mut pages| async move { Ok(pages.next().await?.map(|chunk| (chunk, pages))) },
-        );
-    let head = stream::once(async { Ok(Bytes::from(head)) });
-    let tail = stream::once(async { Ok(Bytes::from(tail)) });
-    let body = head.chain(items).chain(tail);
-    // What is small, or has to be written another way, is put together first.
-    if is_whole || pretty || representation.format == Format::Yaml {
-        let parts: Vec<Bytes> = body.try_collect().await?;
-        return respond::object(parts.concat(), representation, pretty);
-    }
-    let body = body.map_err(|error: ApiError| std::io::Error::other(format!("{error:?}")));
-    Ok(respond::stream(Body::from_stream(body)))
+    let mut text = Text::new(store, query, Vec::new(), Some(request));
+    text.turn_to(page).await?;
+    text.respond(&meta).await
 }
 
-/// A list on its way out.
-struct Pages {
+/// A list on its way out, written a part at a time: what is packed is unpacked when its turn comes.
+struct Text {
     store: Arc<dyn Store>,
     query: ListQuery,
-    request: ListRequest,
-    /// The page that was read ahead.
-    next: Option<Page>,
+    items: std::vec::IntoIter<Stored>,
+    /// What the next page is asked for with; none when there is no further one.
+    next: Option<ListRequest>,
     is_first: bool,
 }
 
-impl Pages {
-    /// Returns the text of the next page.
-    async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
-        let Some(page) = self.next.take() else { return Ok(None) };
-        let rest = page.items.last().filter(|_| page.remaining > 0).map(|last| last.key.clone());
-        let mut selected = select(&self.query.options.selector, self.query.encoder.resource, page.items)?;
-        self.query.encoder.complete(&*self.store, &mut selected).await?;
-        let mut chunk = Vec::new();
-        for stored in selected {
-            if !std::mem::take(&mut self.is_first) {
-                chunk.push(b',');
+impl Text {
+    fn new(store: &Arc<dyn Store>, query: ListQuery, items: Vec<Stored>, next: Option<ListRequest>) -> Self {
+        Text { store: Arc::clone(store), query, items: items.into_iter(), next, is_first: true }
+    }
+
+    /// Goes on with a page.
+    async fn turn_to(&mut self, page: Page) -> Result<(), ApiError> {
+        let last = page.items.last().filter(|_| page.remaining > 0).map(|last| last.key.clone());
+        self.next = match (self.next.take(), last) {
+            (Some(request), Some(last)) => {
+                Some(ListRequest { at: At::Exactly(page.version), after: Some(last), ..request })
             }
-            self.query.encoder.item(&*self.store, &stored, &mut chunk).await?;
+            _ => None,
+        };
+        let mut items = select(&self.query.options.selector, self.query.encoder.resource, page.items)?;
+        self.query.encoder.complete(&*self.store, &mut items).await?;
+        self.items = items.into_iter();
+        Ok(())
+    }
+
+    /// Returns the next part of the items.
+    async fn part(&mut self) -> Result<Option<Bytes>, ApiError> {
+        while self.items.as_slice().is_empty() {
+            let Some(request) = &self.next else { return Ok(None) };
+            let page = read_page(&self.store, &self.query, request).await?;
+            self.turn_to(page).await?;
         }
-        if let Some(last) = rest {
-            self.request.at = At::Exactly(page.version);
-            self.request.after = Some(last);
-            self.next = Some(read_page(&self.store, &self.query, &self.request).await?);
+        let mut part = Vec::with_capacity(PART);
+        while part.len() < PART
+            && let Some(stored) = self.items.next()
+        {
+            if !std::mem::take(&mut self.is_first) {
+                part.push(b',');
+            }
+            self.query.encoder.item(&*self.store, &stored, &mut part).await?;
         }
-        Ok(Some(chunk.into()))
+        Ok(Some(part.into()))
+    }
+
+    /// Returns whether this is long enough to be sent before all of it is written. What is wrong after that can be told by
+    /// nothing but an end, so everything that may be missing has been read, except further pages.
+    fn is_long(&self) -> bool {
+        self.next.is_some() || self.query.encoder.length(self.items.as_slice()) > LONG
+    }
+
+    /// Answers with the list.
+    async fn respond(self, meta: &ListMeta) -> Result<Response<Body>, ApiError> {
+        let (mut head, mut tail) = (Vec::new(), Vec::new());
+        self.query.encoder.begin_list(meta, &mut head);
+        self.query.encoder.end_list(&mut tail);
+        let (representation, pretty) = (self.query.representation, self.query.pretty);
+        let is_streamed = self.is_long() && !pretty && representation.format == Format::Json;
+        let parts = stream::try_unfold(self, |mut text| async move {
+            Ok::<_, ApiError>(text.part().await?.map(|part| (part, text)))
+        });
+        let [head, tail] = [head, tail].map(|text| stream::once(async { Ok(Bytes::from(text)) }));
+        let body = head.chain(parts).chain(tail);
+        if is_streamed {
+            let body = body.map_err(|error| std::io::Error::other(format!("{error:?}")));
+            return Ok(respond::stream(Body::from_stream(body)));
+        }
+        let parts: Vec<Bytes> = body.try_collect().await?;
+        respond::object(parts.concat(), representation, pretty)
     }
 }
 

@@ -16,13 +16,17 @@ use crate::sink::{
     CachedResource, CachedStore, CatalogCacheStore, EmbeddedStore, EtcdConfig, EtcdStore, EtcdTls,
     MeasuredStore,
 };
-use crate::store::{Locks, Store};
+use crate::store::{DICTIONARIES, Locks, Store};
 
 /// The environment variable with the password of the etcd user.
 const PASSWORD: &str = "PACKAGESERVER_ETCD_PASSWORD";
 
-/// The resource whose objects are too large to be all held in memory.
+/// The resource whose objects are large, and how many bytes of their tails are held in memory, as they are stored.
 const LARGE_RESOURCE: &str = "bundlemetadata";
+const LARGE_TAIL_BYTES: usize = 24 << 20;
+
+/// How many bytes of dictionaries are held in memory, as they are stored.
+const DICTIONARY_BYTES: usize = 16 << 20;
 
 /// Time between two looks at the files with certificates.
 const CERTIFICATE_PAUSE: Duration = Duration::from_secs(60);
@@ -69,8 +73,12 @@ impl Backend {
 
     /// Returns the store as the API reads it: from memory, and with CatalogCaches put together.
     pub(super) fn served(&self) -> Arc<dyn Store> {
-        let cached = |name: &'static str| CachedResource { name, keeps_tails: name != LARGE_RESOURCE };
-        let resources: Vec<_> = RESOURCES.iter().map(|resource| cached(resource.plural)).collect();
+        let cached = |name: &'static str| {
+            let tail_bytes = if name == LARGE_RESOURCE { LARGE_TAIL_BYTES } else { usize::MAX };
+            CachedResource { name, tail_bytes }
+        };
+        let mut resources: Vec<_> = RESOURCES.iter().map(|resource| cached(resource.plural)).collect();
+        resources.push(CachedResource { name: DICTIONARIES, tail_bytes: DICTIONARY_BYTES });
         let cached = CachedStore::new(Arc::clone(&self.store), &resources);
         Arc::new(CatalogCacheStore::new(Arc::new(cached)))
     }

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! What comes in: one watch. What goes out: lists at the latest state, which the inner store is asked for the version of; lists
-//! of the past and watches from the past, as far back as the window goes, and from the inner store beyond. Tails of
-//! resources where they are large are not held: readers who want them get them from the inner store.
+//! of the past and watches from the past, as far back as the window goes, and from the inner store beyond. Of resources
+//! whose tails are large, those are held that there is room for: readers who want the others get them from the inner store.
 //!
 //! While the inner store is away, reads go on with the last state that is known.
 
@@ -126,8 +126,9 @@ impl Store for CachedStore {
         if !self.memory.holds_all(keys) || !self.is_filled() {
             return self.inner.read(keys).await;
         }
-        let keeps_tails =
-            |key: &Key| self.memory.resource(key.resource()).is_some_and(|resource| resource.keeps_tails);
+        let keeps_tails = |key: &Key| {
+            self.memory.resource(key.resource()).is_some_and(|resource| resource.tail_bytes == usize::MAX)
+        };
         if keys.iter().all(keeps_tails) {
             return match self.is_latest().await {
                 true => self.held(keys).map_or_else(|| Ok(vec![None; keys.len()]), Ok),
@@ -182,7 +183,7 @@ impl Store for CachedStore {
 
     async fn complete_all(&self, stored: &[Stored]) -> Result<Vec<Object>, StoreError> {
         match stored.iter().any(|stored| !stored.object.tail().is_here()) {
-            true => complete::complete(&*self.inner, stored).await,
+            true => complete::complete(&*self.inner, &self.memory, stored).await,
             false => Ok(stored.iter().map(|stored| stored.object.clone()).collect()),
         }
     }

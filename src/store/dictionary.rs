@@ -100,22 +100,30 @@ impl Dictionary {
     }
 }
 
-/// Unpacks what objects hold that was packed with dictionaries, which are read once each, those that are still there all
-/// at once. Other objects are left as they are.
+/// Adds to objects that were packed with dictionaries the texts of these, which are read once each: those that are held
+/// somewhere from there, and of the others those that are still there all at once. Other objects are left as they are.
 ///
 /// # Errors
 ///
 /// Those of the store; [`StoreError::Compacted`] for an object so old that its dictionary is gone.
-pub(super) async fn complete_all<S: Store + ?Sized>(
+pub(crate) async fn complete_all<S: Store + ?Sized>(
     store: &S,
+    held: impl Fn(&Key) -> Option<Stored>,
     wanted: &[Stored],
 ) -> Result<Vec<Object>, StoreError> {
     let mut keys: Vec<Key> = wanted.iter().filter_map(key_of).collect();
     keys.sort_unstable();
     keys.dedup();
     let mut texts: HashMap<Key, Bytes> = HashMap::new();
-    if !keys.is_empty() {
-        for found in store.read(&keys).await?.into_iter().flatten() {
+    let mut missing = Vec::new();
+    for key in keys {
+        match held(&key) {
+            Some(found) => drop(texts.insert(key, text_of(&found)?)),
+            None => missing.push(key),
+        }
+    }
+    if !missing.is_empty() {
+        for found in store.read(&missing).await?.into_iter().flatten() {
             let text = text_of(&found)?;
             texts.insert(found.key, text);
         }
@@ -131,7 +139,7 @@ pub(super) async fn complete_all<S: Store + ?Sized>(
             let text = text_of(&of_the_past(&mut past, &key, stored).await?)?;
             texts.insert(key.clone(), text);
         }
-        objects.push(whole(stored, &texts[&key])?);
+        objects.push(Object::cut(stored.object.head().clone(), stored.object.tail().join(&texts[&key])));
     }
     Ok(objects)
 }
@@ -146,12 +154,6 @@ fn key_of(stored: &Stored) -> Option<Key> {
 
 fn text_of(dictionary: &Stored) -> Result<Bytes, StoreError> {
     dictionary.object.tail().unpack().map_err(|error| damaged(&dictionary.key, &error))
-}
-
-/// Returns an object with its tail unpacked.
-fn whole(stored: &Stored, dictionary: &[u8]) -> Result<Object, StoreError> {
-    let text = stored.object.tail().unpack_with(dictionary).map_err(|error| damaged(&stored.key, &error))?;
-    Ok(Object::cut(stored.object.head().clone(), Tail::Plain(text)))
 }
 
 /// Reads a dictionary that has been removed since, as it was when the object was written. Where history begins later than

@@ -72,7 +72,8 @@ impl Envelope {
             Tail::Plain(text) => (ENCODING_PLAIN, nothing, &text[..], text.len()),
             Tail::Zstd { packed, length } => (ENCODING_ZSTD, nothing, &packed[..], *length),
             Tail::Deferred => (ENCODING_DEFERRED, nothing, nothing, 0),
-            Tail::Referring { dictionary, packed, length } => {
+            Tail::Referring { dictionary, packed, length }
+            | Tail::Joined { dictionary, packed, length, .. } => {
                 (ENCODING_REFERRING, &dictionary.as_bytes()[..], &packed[..], *length)
             }
         };
@@ -142,7 +143,11 @@ impl Envelope {
         }
         let head = bytes.slice(HEADER..tail_start);
         let head = match bytes[1] & PACKED_HEAD {
-            PACKED_HEAD => Bytes::from(unpack(&head, head_length, &[])?),
+            PACKED_HEAD => {
+                let mut text = Vec::new();
+                unpack(&head, head_length, &[], &mut text)?;
+                text.into()
+            }
             _ if head.len() == head_length => head,
             _ => return Err(EnvelopeError::Damaged("length of the head")),
         };

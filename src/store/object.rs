@@ -1,7 +1,7 @@
 //! An encoded object: its JSON text, cut in two so that the large part can stay packed.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, Cursor};
 
 use bytes::Bytes;
 use zstd::zstd_safe::{CDict, DCtx};
@@ -58,6 +58,17 @@ pub enum Tail {
         /// The size of the text in it, in bytes.
         length: usize,
     },
+    /// The same with the text of the dictionary: as it comes from [`Store::complete`](super::Store::complete).
+    Joined {
+        /// Which dictionary.
+        dictionary: DictionaryId,
+        /// Its text, which many tails share.
+        text: Bytes,
+        /// The frame.
+        packed: Bytes,
+        /// The size of the text in it, in bytes.
+        length: usize,
+    },
     /// Not here: [`Store::complete`](super::Store::complete) gives it.
     Deferred,
 }
@@ -93,7 +104,27 @@ impl Tail {
             Tail::Referring { dictionary, .. } => {
                 Err(ObjectError(io::Error::other(format!("dictionary {dictionary} is not here"))))
             }
-            Tail::Zstd { packed, length } => Ok(unpack(packed, *length, &[])?.into()),
+            Tail::Zstd { .. } | Tail::Joined { .. } => {
+                let mut text = Vec::new();
+                self.unpack_into(&mut text)?;
+                Ok(text.into())
+            }
+        }
+    }
+
+    /// Writes the text behind what there is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::unpack`]; something may have been written then.
+    pub fn unpack_into(&self, out: &mut Vec<u8>) -> Result<(), ObjectError> {
+        match self {
+            Tail::Zstd { packed, length } => unpack(packed, *length, &[], out),
+            Tail::Joined { text, packed, length, .. } => unpack(packed, *length, text, out),
+            tail => {
+                out.extend_from_slice(&tail.unpack()?);
+                Ok(())
+            }
         }
     }
 
@@ -104,8 +135,37 @@ impl Tail {
     /// As [`Self::unpack`]; one for another dictionary is most likely noticed, as damage.
     pub fn unpack_with(&self, dictionary: &[u8]) -> Result<Bytes, ObjectError> {
         match self {
-            Tail::Referring { packed, length, .. } => Ok(unpack(packed, *length, dictionary)?.into()),
+            Tail::Referring { packed, length, .. } => {
+                let mut text = Vec::new();
+                unpack(packed, *length, dictionary, &mut text)?;
+                Ok(text.into())
+            }
             tail => tail.unpack(),
+        }
+    }
+
+    /// Adds the text of the dictionary to a tail that needs it.
+    pub(super) fn join(&self, text: &Bytes) -> Tail {
+        match self {
+            Tail::Referring { dictionary, packed, length } => Tail::Joined {
+                dictionary: *dictionary,
+                text: text.clone(),
+                packed: packed.clone(),
+                length: *length,
+            },
+            tail => tail.clone(),
+        }
+    }
+
+    /// Returns the size of the text in bytes; none where the tail is not here.
+    pub fn length(&self) -> Option<usize> {
+        match self {
+            Tail::None => Some(0),
+            Tail::Plain(text) => Some(text.len()),
+            Tail::Zstd { length, .. } | Tail::Referring { length, .. } | Tail::Joined { length, .. } => {
+                Some(*length)
+            }
+            Tail::Deferred => None,
         }
     }
 
@@ -120,7 +180,9 @@ impl Tail {
             Tail::None | Tail::Deferred => 0,
             Tail::Plain(text) => text.len(),
             Tail::Zstd { packed, .. } => packed.len(),
-            Tail::Referring { packed, .. } => DictionaryId::LENGTH + packed.len(),
+            Tail::Referring { packed, .. } | Tail::Joined { packed, .. } => {
+                DictionaryId::LENGTH + packed.len()
+            }
         }
     }
 }
@@ -162,7 +224,12 @@ impl Object {
     pub fn json(&self) -> Result<Bytes, ObjectError> {
         match &self.tail {
             Tail::None => Ok(self.head.clone()),
-            tail => Ok([&self.head[..], &tail.unpack()?].concat().into()),
+            tail => {
+                let mut text = Vec::with_capacity(self.head.len() + tail.length().unwrap_or_default());
+                text.extend_from_slice(&self.head);
+                tail.unpack_into(&mut text)?;
+                Ok(text.into())
+            }
         }
     }
 
@@ -183,13 +250,19 @@ pub(super) fn pack_with(text: &[u8], dictionary: Option<&CDict<'_>>) -> Option<V
     (packed.len() + WORTH_PACKING <= text.len()).then_some(packed)
 }
 
-/// Unpacks a zstd frame whose text has a length and was packed with a dictionary, or with an empty one for none.
+/// Unpacks a zstd frame whose text has a length and was packed with a dictionary, or with an empty one for none, behind what
+/// there is.
 ///
 /// # Errors
 ///
 /// [`ObjectError`] when it is damaged, or has another.
-pub(super) fn unpack(packed: &[u8], length: usize, dictionary: &[u8]) -> Result<Vec<u8>, ObjectError> {
-    Ok(PACKER.with_borrow_mut(|packer| packer.unpack(packed, length, dictionary))?)
+pub(super) fn unpack(
+    packed: &[u8],
+    length: usize,
+    dictionary: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), ObjectError> {
+    Ok(PACKER.with_borrow_mut(|packer| packer.unpack(packed, length, dictionary, out))?)
 }
 
 thread_local! {
@@ -227,17 +300,28 @@ impl Packer {
         Ok(packed)
     }
 
-    fn unpack(&mut self, packed: &[u8], length: usize, dictionary: &[u8]) -> io::Result<Vec<u8>> {
+    fn unpack(
+        &mut self,
+        packed: &[u8],
+        length: usize,
+        dictionary: &[u8],
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
         if length > MAX_OBJECT_BYTES {
             return Err(io::Error::other(format!("{length} bytes are more than {MAX_OBJECT_BYTES}")));
         }
         let decompressor = self.decompressor.get_or_insert_with(DCtx::create);
-        let mut text = Vec::with_capacity(length);
-        decompressor.decompress_using_dict(&mut text, packed, dictionary).map_err(zstd_error)?;
-        if text.len() != length {
-            return Err(io::Error::other(format!("{} bytes instead of {length}", text.len())));
+        let start = out.len();
+        out.reserve(length);
+        let mut behind = Cursor::new(std::mem::take(out));
+        behind.set_position(start as u64);
+        let unpacked = decompressor.decompress_using_dict(&mut behind, packed, dictionary);
+        *out = behind.into_inner();
+        let unpacked = unpacked.map_err(zstd_error)?;
+        if unpacked != length {
+            return Err(io::Error::other(format!("{unpacked} bytes instead of {length}")));
         }
-        Ok(text)
+        Ok(())
     }
 }
 

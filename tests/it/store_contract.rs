@@ -18,7 +18,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use packageserver::sink::{CachedResource, CachedStore, EmbeddedStore};
-use packageserver::store::{Locks, Store};
+use packageserver::store::{DICTIONARIES, Locks, Store};
 
 use crate::support::etcd::{Etcd, Version};
 
@@ -35,9 +35,9 @@ impl Fixture {
         Fixture { locks: Arc::clone(&store) as _, store, _keep: Box::new(keep) }
     }
 
-    /// The same store with a cache before it.
-    fn cached(self) -> Self {
-        Fixture { store: Arc::new(CachedStore::new(self.store, CACHED)), ..self }
+    /// The same store with a cache before it, which has room for so many bytes of tails of some resources.
+    fn cached(self, tail_bytes: usize) -> Self {
+        Fixture { store: Arc::new(CachedStore::new(self.store, &cached(tail_bytes))), ..self }
     }
 }
 
@@ -134,18 +134,18 @@ async fn embedded_store() -> Fixture {
     Fixture::new(store, directory)
 }
 
-/// What is cached: one resource with its tails and one without; others are not.
-const CACHED: &[CachedResource] = &[
-    CachedResource { name: "things", keeps_tails: false },
-    CachedResource { name: "others", keeps_tails: true },
-];
+/// What is cached: a resource with as many bytes of tails, one with all of them, and dictionaries; others are not.
+fn cached(things: usize) -> [CachedResource; 3] {
+    [("things", things), ("others", usize::MAX), (DICTIONARIES, things)]
+        .map(|(name, tail_bytes)| CachedResource { name, tail_bytes })
+}
 
 async fn cached_embedded_store() -> Fixture {
-    in_memory_store().await.cached()
+    in_memory_store().await.cached(8_000)
 }
 
 async fn cached_etcd_store() -> Fixture {
-    etcd_built_store().await.cached()
+    etcd_built_store().await.cached(0)
 }
 
 async fn etcd_debian_store() -> Fixture {

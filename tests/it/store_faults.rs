@@ -397,7 +397,7 @@ async fn an_etcd_without_space_says_so_and_is_read_and_repaired() {
     assert!(!health.is_out_of_space && !health.is_corrupt && health.database_bytes > 0, "{health:?}");
 }
 
-const CACHED: &[CachedResource] = &[CachedResource { name: "things", keeps_tails: true }];
+const CACHED: &[CachedResource] = &[CachedResource { name: "things", tail_bytes: usize::MAX }];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_go_on_from_memory_while_etcd_is_away() {
@@ -438,7 +438,7 @@ async fn reads_go_on_from_memory_while_etcd_is_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_replaced_before_the_cache_knows_is_read_as_it_was_listed() {
-    const CACHED: &[CachedResource] = &[CachedResource { name: "things", keeps_tails: false }];
+    const CACHED: &[CachedResource] = &[CachedResource { name: "things", tail_bytes: 0 }];
     let inner = HookedStore::in_memory();
     let object = |tail: &str| Object::cut(r#"{"spec":{"#, Tail::pack(tail.as_bytes()));
     for name in ["removed", "replaced"] {

@@ -2,10 +2,15 @@
 
 use std::collections::HashMap;
 
-use crate::store::{Key, Object, Past, ResourceVersion, Store, StoreError, Stored, Tail};
+use super::memory::Memory;
+use crate::store::{self, Key, Object, Past, ResourceVersion, Store, StoreError, Stored, Tail};
 
 /// Returns objects with their tails. Those that are still the current ones are read together.
-pub(super) async fn complete(inner: &dyn Store, wanted: &[Stored]) -> Result<Vec<Object>, StoreError> {
+pub(super) async fn complete(
+    inner: &dyn Store,
+    memory: &Memory,
+    wanted: &[Stored],
+) -> Result<Vec<Object>, StoreError> {
     let is_deferred = |stored: &&Stored| *stored.object.tail() == Tail::Deferred;
     let keys: Vec<Key> = wanted.iter().filter(is_deferred).map(|stored| stored.key.clone()).collect();
     let current: HashMap<Key, Stored> = match keys.is_empty() {
@@ -24,7 +29,8 @@ pub(super) async fn complete(inner: &dyn Store, wanted: &[Stored]) -> Result<Vec
             _ => of_the_past(&mut past, stored).await?,
         });
     }
-    inner.complete_all(&found).await
+    let dictionary = |key: &Key| memory.held(key);
+    store::complete_all(inner, dictionary, &found).await
 }
 
 fn is_whole_of(found: &Stored, stored: &Stored) -> bool {

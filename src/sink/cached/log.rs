@@ -42,8 +42,10 @@ struct Event {
 
 /// A resource in memory.
 pub(super) struct Log {
-    keeps_tails: bool,
     window: Window,
+    /// Bytes of tails that are held, and may be.
+    held_tails: usize,
+    most_tails: usize,
     objects: BTreeMap<Key, Held>,
     events: VecDeque<Event>,
     /// Every event after this one is held.
@@ -56,11 +58,12 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// An empty log that begins after a version.
-    pub(super) fn new(keeps_tails: bool, window: Window, start: ResourceVersion) -> Self {
+    /// An empty log that begins after a version, and holds so many bytes of tails at most.
+    pub(super) fn new(most_tails: usize, window: Window, start: ResourceVersion) -> Self {
         Log {
-            keeps_tails,
             window,
+            held_tails: 0,
+            most_tails,
             objects: BTreeMap::new(),
             events: VecDeque::new(),
             start,
@@ -85,18 +88,16 @@ impl Log {
     /// Takes in the next event.
     pub(super) fn apply(&mut self, change: Arc<Change>) {
         let Change { key, version, after, .. } = &*change;
+        let before = self.objects.remove(key);
+        self.held_tails -= before.as_ref().map_or(0, |held| held.object.tail().size());
         let after = after.clone().map(|object| self.lighten(object));
-        let before = match &after {
-            Some(object) => {
-                let held = Held { version: *version, object: object.clone() };
-                self.objects.insert(key.clone(), held)
-            }
-            None => self.objects.remove(key),
-        };
+        if let Some(object) = &after {
+            self.objects.insert(key.clone(), Held { version: *version, object: object.clone() });
+        }
         let (before_version, before) = before.map(|held| (held.version, held.object)).unzip();
         let light = Change { key: key.clone(), version: *version, before, after };
         self.bytes += size(&light);
-        let full = (!self.keeps_tails).then_some(change).filter(|full| size(full) > size(&light));
+        let full = Some(change).filter(|full| size(full) > size(&light));
         self.tail_bytes += full.as_deref().map_or(0, size);
         self.events.push_back(Event { light: Arc::new(light), full, before: before_version });
         self.shrink();
@@ -208,9 +209,11 @@ impl Log {
         self.events.range(first..)
     }
 
-    /// Returns an object as it is kept.
-    fn lighten(&self, object: Object) -> Object {
-        if self.keeps_tails || matches!(object.tail(), Tail::None | Tail::Deferred) {
+    /// Returns an object as it is held.
+    fn lighten(&mut self, object: Object) -> Object {
+        let size = object.tail().size();
+        if size <= self.most_tails - self.held_tails {
+            self.held_tails += size;
             return object;
         }
         // A copy, because the head shares its memory with the tail.
@@ -250,7 +253,7 @@ mod tests {
 
     #[test]
     fn tails_of_the_newest_events_are_kept_for_a_while() {
-        let mut log = Log::new(false, WINDOW, version(0));
+        let mut log = Log::new(0, WINDOW, version(0));
         for number in 1..=3 {
             put(&mut log, number, "a", 2000);
         }
@@ -265,8 +268,30 @@ mod tests {
     }
 
     #[test]
+    fn tails_are_held_that_there_is_room_for() {
+        let mut log = Log::new(1000, WINDOW, version(0));
+        let tail = |log: &Log, name: &str| {
+            let held = log.get(&Key::new("things", "default", name), version(9)).unwrap();
+            held.object.tail().length()
+        };
+        for (number, name, size) in [(1, "a", 600), (2, "b", 401), (3, "c", 400)] {
+            put(&mut log, number, name, size);
+        }
+        assert_eq!(["a", "b", "c"].map(|name| tail(&log, name)), [Some(600), None, Some(400)]);
+        // What takes the place of another takes its room, and what is removed leaves it.
+        put(&mut log, 4, "a", 599);
+        put(&mut log, 5, "b", 2);
+        assert_eq!(["a", "b", "c"].map(|name| tail(&log, name)), [Some(599), None, Some(400)]);
+        let key = Key::new("things", "default", "c");
+        log.apply(Arc::new(Change { key, version: version(6), before: None, after: None }));
+        put(&mut log, 7, "b", 401);
+        assert_eq!(["a", "b"].map(|name| tail(&log, name)), [Some(599), Some(401)]);
+        assert_eq!((log.held_tails, log.events.len()), (1000, 4));
+    }
+
+    #[test]
     fn a_window_is_bounded_in_events_and_bytes() {
-        let mut log = Log::new(true, WINDOW, version(0));
+        let mut log = Log::new(usize::MAX, WINDOW, version(0));
         for number in 1..=10 {
             put(&mut log, number, "a", 100);
         }
@@ -279,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_state_of_the_past_has_what_changed_since_undone() {
-        let mut log = Log::new(true, WINDOW, version(0));
+        let mut log = Log::new(usize::MAX, WINDOW, version(0));
         for (number, name) in [(1, "b"), (2, "c"), (3, "b"), (4, "a")] {
             put(&mut log, number, name, 0);
         }

@@ -6,15 +6,16 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
 use super::log::{Log, Window};
-use crate::store::{Key, Range, ResourceVersion, WatchItem};
+use crate::store::{Key, Range, ResourceVersion, Stored, Tail, WatchItem};
 
 /// A resource that is cached.
 #[derive(Clone, Copy, Debug)]
 pub struct CachedResource {
     /// Its name, as in keys.
     pub name: &'static str,
-    /// Whether the tails of its objects are held too; otherwise they are fetched when somebody asks for them.
-    pub keeps_tails: bool,
+    /// Bytes of the tails of its objects that are held at most, as they are stored; those that there is no room for are
+    /// fetched when somebody asks for them. [`usize::MAX`] for all of them.
+    pub tail_bytes: usize,
 }
 
 /// What is held.
@@ -91,7 +92,7 @@ impl Memory {
 
     /// Returns empty logs that begin after a version.
     pub(super) fn empty_logs(&self, start: ResourceVersion) -> BTreeMap<&'static str, Log> {
-        let log = |resource: &CachedResource| Log::new(resource.keeps_tails, self.window, start);
+        let log = |resource: &CachedResource| Log::new(resource.tail_bytes, self.window, start);
         self.resources.iter().map(|resource| (resource.name, log(resource))).collect()
     }
 
@@ -165,6 +166,13 @@ impl Memory {
     /// Wakes everybody, so that they see how far things are.
     pub(super) fn ring_all(&self) {
         self.bells.values().for_each(|bell| bell.send_replace(()));
+    }
+
+    /// Returns the object under a key as it is known here, if it is held with its tail.
+    pub(super) fn held(&self, key: &Key) -> Option<Stored> {
+        let content = self.read();
+        let found = content.log(key.resource())?.get(key, content.version())?;
+        (*found.object.tail() != Tail::Deferred).then_some(found)
     }
 
     /// Returns whether all keys are of cached resources.
