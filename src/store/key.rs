@@ -124,6 +124,24 @@ impl Range {
         &self.prefix
     }
 
+    /// Returns the smallest text that is behind every key of the range; none where there is no such text.
+    pub fn end(&self) -> Option<String> {
+        let mut end = self.prefix.clone();
+        if self.single {
+            end.push('\0');
+            return Some(end);
+        }
+        while let Some(last) = end.pop() {
+            // Characters are in the order of their encodings; behind the last one comes that of a shorter text.
+            let mut behind = last..=char::MAX;
+            if let Some(next) = behind.nth(1) {
+                end.push(next);
+                return Some(end);
+            }
+        }
+        None
+    }
+
     /// Returns the resource that all keys of the range are of; nothing where there are several.
     pub fn of_resource(&self) -> &str {
         self.prefix.split_once('/').map_or("", |(resource, _)| resource)
@@ -151,6 +169,23 @@ mod tests {
         );
         for text in ["", "packages", "packages/test", "packages/test/", "packages//x", "/test/x"] {
             assert!(Key::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_range_ends_behind_its_last_key() {
+        let key = Key::new("things", "default", "a");
+        let ends = [
+            (Range::everything(), None),
+            (Range::resource("things"), Some("things0")),
+            (Range::namespace("things", "default"), Some("things/default0")),
+            (Range::names("things", "default", "az"), Some("things/default/a{")),
+            (Range::names("things", "default", "a\u{d7ff}"), Some("things/default/a\u{e000}")),
+            (Range::names("things", "default", "a\u{10ffff}"), Some("things/default/b")),
+            (Range::single(&key), Some("things/default/a\0")),
+        ];
+        for (range, end) in ends {
+            assert_eq!(range.end().as_deref(), end, "{range:?}");
         }
     }
 

@@ -9,8 +9,8 @@ use packageserver::sink::{
     CachedResource, CachedStore, EmbeddedStore, EtcdConfig, EtcdStore, EtcdTls, MeasuredStore,
 };
 use packageserver::store::{
-    At, Batch, FencedStore, Key, ListRequest, Locks, Object, Operation, Outcome, Range, Store, StoreError,
-    Tail, WatchItem,
+    At, Batch, DICTIONARIES, Dictionary, FencedStore, Key, ListRequest, Locks, Object, Operation, Outcome,
+    Range, Store, StoreError, Tail, WatchItem,
 };
 use packageserver::telemetry::metrics;
 use packageserver::tls::authority::{Authority, Signed, Validity};
@@ -434,6 +434,41 @@ async fn reads_go_on_from_memory_while_etcd_is_away() {
         store.list(list()).await.unwrap().items.iter().any(|stored| stored.key == key("c")).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_held_are_read_while_the_store_is_away() {
+    const CACHED: &[CachedResource] = &[
+        CachedResource { name: "things", tail_bytes: 1000 },
+        CachedResource { name: DICTIONARIES, tail_bytes: usize::MAX },
+    ];
+    let inner = HookedStore::in_memory();
+    let lines: Vec<_> = (0..200).map(|line| format!("line {line} of {}", line * 7919 % 1000)).collect();
+    let text = |version: usize| format!(r#""text":"{}","version":{version}}}}}"#, lines.join(" "));
+    let dictionary = Dictionary::new("owner", text(0).as_bytes());
+    let mut operations = vec![Operation::create(dictionary.id().key("default"), dictionary.object("{}"))];
+    for version in 0..3 {
+        let object = Object::cut(r#"{"spec":{"#, dictionary.pack(text(version).as_bytes()));
+        operations.push(Operation::create(key(&format!("held{version}")), object));
+    }
+    let random: String = (0..4000_u64).map(|n| char::from(b'!' + (n * n * 7919 % 89) as u8)).collect();
+    let large = Tail::Plain(random.into());
+    operations.push(Operation::create(key("large"), Object::cut(r#"{"spec":{"#, large)));
+    inner.append(Batch::new(operations)).await.unwrap();
+    let cached = CachedStore::new(Arc::clone(&inner) as _, CACHED);
+    cached.current().await.unwrap();
+
+    inner.set(Fault::Unavailable);
+    let request = ListRequest { range: Range::resource("things"), at: At::Latest, after: None, limit: 10 };
+    let listed = cached.list(request).await.unwrap().items;
+    let (held, large) = listed.split_at(3);
+    for (version, object) in cached.complete_all(held).await.unwrap().iter().enumerate() {
+        assert_eq!(object.json().unwrap(), format!(r#"{{"spec":{{{}"#, text(version)));
+    }
+    let error = cached.complete_all(large).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "there was no room for it: {error:?}");
+    inner.set(Fault::None);
+    assert!(cached.complete_all(&listed).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]

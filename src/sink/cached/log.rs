@@ -179,29 +179,33 @@ impl Log {
             Some(after) if after.as_str() >= range.start() => Bound::Excluded(after.as_str()),
             _ => Bound::Included(range.start()),
         };
+        let end = range.end();
+        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut page = Page { version: at, items: Vec::new(), remaining: 0 };
+        if let (Bound::Excluded(start), Bound::Excluded(end)) = (start, end)
+            && start >= end
+        {
+            return page;
+        }
         let mut held = self
             .objects
-            .range::<str, _>((start, Bound::Unbounded))
-            .take_while(|(key, _)| range.contains(key))
-            .filter(|(key, _)| !undone.contains_key(key))
+            .range::<str, _>((start, end))
+            .filter(|(key, _)| undone.is_empty() || !undone.contains_key(key))
             .map(|(key, held)| (key, held.version, &held.object))
             .peekable();
         let mut before =
             undone.iter().filter_map(|(key, before)| before.map(|(v, object)| (*key, v, object))).peekable();
-        let mut page = Page { version: at, items: Vec::new(), remaining: 0 };
-        loop {
+        while page.items.len() < *limit {
             let next = match (held.peek(), before.peek()) {
                 (Some((held_key, ..)), Some((before_key, ..))) if before_key < held_key => before.next(),
                 (Some(_), _) => held.next(),
                 (None, _) => before.next(),
             };
             let Some((key, version, object)) = next else { return page };
-            if page.items.len() < *limit {
-                page.items.push(Stored { key: key.clone(), version, object: object.clone() });
-            } else {
-                page.remaining += 1;
-            }
+            page.items.push(Stored { key: key.clone(), version, object: object.clone() });
         }
+        page.remaining = (held.count() + before.count()) as u64;
+        page
     }
 
     fn changed_since(&self, at: ResourceVersion) -> impl Iterator<Item = &Event> {
