@@ -8,8 +8,9 @@ use super::figures::Figures;
 const TOLERANCE: f64 = 1.15;
 
 /// The same for CPU time with `-- --shared`, on a machine that others use too: they take away caches, from programs with
-/// many threads more than from `gzip`. With others at work on both cores a third more was seen.
-const SHARED_TOLERANCE: f64 = 1.6;
+/// many threads more than from `gzip`. With others at work on both cores 1.6 times as much was seen; what is left to be found
+/// there is what costs a multiple, and memory and counts, which nobody else changes.
+const SHARED_TOLERANCE: f64 = 2.5;
 
 /// What is expected, as it is kept beside the benches.
 const EXPECTED: &str = include_str!("../expected.json");

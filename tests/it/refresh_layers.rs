@@ -206,7 +206,7 @@ async fn ingest_all(images: &[Image]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: rounds(60, 2_000), max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: rounds(60, 500), max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_layers_come_again_the_catalog_is_that_of_an_ingest_without_a_past(
