@@ -9,6 +9,7 @@ mod support;
 
 mod manifests;
 
+mod cache_faults;
 mod store_contract;
 mod store_faults;
 
