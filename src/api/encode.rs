@@ -104,10 +104,14 @@ impl Encoder {
         Ok(out)
     }
 
-    /// Returns about how many bytes items take at least.
+    /// Returns about how many bytes items take, rather more than less; nothing where only a part of each is written, which is
+    /// little.
     pub(super) fn length(&self, items: &[Stored]) -> usize {
         let length = |stored: &Stored| match self.is_whole() {
-            true => stored.object.head().len() + stored.object.tail().length().unwrap_or_default(),
+            true => {
+                let tail = stored.object.tail().length().unwrap_or_default();
+                stored.object.head().len() + tail + VERSION_ROOM
+            }
             false => 0,
         };
         items.iter().map(length).sum()
