@@ -184,7 +184,8 @@ fn measure(server: &str, what: &str) -> String {
 }
 
 async fn list(connection: &mut Connection, path: &str) -> Vec<u8> {
-    connection.ask(Request { path: &format!("{ROOT}/{path}"), accept: JSON, ..Request::default() }).await
+    let path = format!("{ROOT}/{path}");
+    connection.ask(Request { path: &path, accept: JSON, ..Request::default() }).await.to_vec()
 }
 
 /// Returns the name of the package of a list that is neither small nor large.
@@ -319,15 +320,15 @@ impl Bench {
 
 /// Asks for something, and for all pages that follow. Returns how many bytes came.
 async fn pages(connection: &mut Connection, request: Request<'_>) -> usize {
-    let mut answer = connection.ask(request).await;
+    let answer = connection.ask(request).await;
     let mut size = answer.len();
     // Tables and bundles are measured by their first page.
-    if request.path.ends_with("limit=100") {
-        while let Some(token) = continued(&answer) {
-            let path = format!("{}&continue={token}", request.path);
-            answer = connection.ask(Request { path: &path, ..request }).await;
-            size += answer.len();
-        }
+    let mut next = continued(answer).filter(|_| request.path.ends_with("limit=100"));
+    while let Some(token) = next {
+        let path = format!("{}&continue={token}", request.path);
+        let answer = connection.ask(Request { path: &path, ..request }).await;
+        size += answer.len();
+        next = continued(answer);
     }
     size
 }

@@ -13,11 +13,14 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+/// Bytes that are taken from the system at once, and from TLS.
+const INPUT: usize = 256 << 10;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -78,9 +81,11 @@ impl Access {
         let stream = TcpStream::connect(&self.address).await.expect("the server is there");
         stream.set_nodelay(true).expect("it is a socket");
         let name = ServerName::try_from("localhost").expect("it is a name");
+        // Left alone, rustls reads a record at a time.
+        let stream = BufReader::with_capacity(INPUT, stream);
         let stream = self.tls.connect(name, stream).await.expect("the handshake succeeds");
-        let input = Vec::with_capacity(256 << 10);
-        let mut connection = Connection { stream, input, start: 0, next: 1, received: 0 };
+        let (input, body) = (Vec::with_capacity(INPUT), Vec::new());
+        let mut connection = Connection { stream, input, start: 0, body, next: 1, received: 0 };
         let mut out = PREFACE.to_vec();
         // No table of headers, no pushes, no limits of a stream.
         let settings = [(1u16, 0u32), (2, 0), (4, WINDOW)];
@@ -106,10 +111,12 @@ pub struct Request<'a> {
 
 /// A connection to a server.
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<BufReader<TcpStream>>,
     /// What was read; the part before `start` was dealt with.
     input: Vec<u8>,
     start: usize,
+    /// The last answer: memory that is new costs as much as what is read into it.
+    body: Vec<u8>,
     /// The number of the next stream.
     next: u32,
     /// Bytes since the server was last told that there is room.
@@ -125,9 +132,10 @@ enum Frame<'a> {
 
 impl Connection {
     /// Asks for something, and returns the whole answer. Panics when it is no success.
-    pub async fn ask(&mut self, request: Request<'_>) -> Vec<u8> {
+    pub async fn ask(&mut self, request: Request<'_>) -> &[u8] {
         self.send(request).await;
-        let mut body = Vec::new();
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
         let mut is_whole = false;
         while !is_whole {
             self.fill().await;
@@ -138,7 +146,8 @@ impl Connection {
             })
             .await;
         }
-        body
+        self.body = body;
+        &self.body
     }
 
     /// Opens so many watches of the same; all are answered when this returns. Panics when one is refused.

@@ -81,10 +81,11 @@ impl Installation {
         installation
     }
 
-    /// Waits until the controller follows CatalogSources: it notes what is wrong with one.
+    /// Waits until the controller follows CatalogSources, and has what the first one has to wait for (the pattern of image
+    /// references takes 40 ms to compile): it notes that a registry is not there.
     async fn settle(&mut self) {
         let key = key("settle");
-        let object = source("settle", "fbc:nowhere", None);
+        let object = source("settle", &format!("localhost:{}/nowhere", free_port()), None);
         self.store.append(Batch::of(Operation::create(key.clone(), object))).await.expect("etcd is there");
         eventually("the controller", || async {
             let stored = self.store.get(&key).await.ok()??;
