@@ -145,7 +145,7 @@ impl Server {
     async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<Carrier>> {
         stream.set_nodelay(true)?;
         let stream = Patience::new(stream, UNREAD);
-        Ok(tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await??)
+        tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await?
     }
 
     async fn speak(&self, stream: TlsStream<Carrier>, peer: SocketAddr, place: &Arc<Place>) {

@@ -2,7 +2,7 @@
 //!
 //! A catalog file holds JSON objects one after the other, or YAML documents. JSON objects end with the brace that
 //! closes the first one. No string reaches over the end of a line (RFC 8259, section 7), so that only lines with braces
-//! have to be looked into, and of these only the strings; [`memchr`] skips through both. YAML documents end
+//! have to be looked into, and of these only the strings; [`memchr`](mod@memchr) skips through both. YAML documents end
 //! at a line that begins with `---` or `...`: nothing inside a document can begin a line so (YAML 1.2.2, 9.1.2).
 
 use std::io::{self, Read};
