@@ -104,14 +104,10 @@ impl Encoder {
         Ok(out)
     }
 
-    /// Returns about how many bytes items take, rather more than less; nothing where only a part of each is written, which is
-    /// little.
+    /// Returns about how many bytes items take at least.
     pub(super) fn length(&self, items: &[Stored]) -> usize {
         let length = |stored: &Stored| match self.is_whole() {
-            true => {
-                let tail = stored.object.tail().length().unwrap_or_default();
-                stored.object.head().len() + tail + VERSION_ROOM
-            }
+            true => stored.object.head().len() + stored.object.tail().length().unwrap_or_default(),
             false => 0,
         };
         items.iter().map(length).sum()

@@ -23,8 +23,8 @@ use crate::store::{
 /// Objects read from the store at once.
 const PAGE: usize = 500;
 
-/// How many bytes of a list are written at a time, unless a single object has more: what a CPU has at hand until it is encrypted.
-const PART: usize = 64 << 10;
+/// About how many bytes of a list are written at a time.
+const PART: usize = 128 << 10;
 
 /// A list of more bytes is sent while it is written.
 const LONG: usize = 1 << 20;
@@ -175,29 +175,23 @@ impl Text {
         Ok(())
     }
 
-    /// Writes the next part of the items behind what there is. Returns whether there was one.
-    async fn write_part(&mut self, out: &mut Vec<u8>) -> Result<bool, ApiError> {
+    /// Returns the next part of the items.
+    async fn part(&mut self) -> Result<Option<Bytes>, ApiError> {
         while self.items.as_slice().is_empty() {
-            let Some(request) = &self.next else { return Ok(false) };
+            let Some(request) = &self.next else { return Ok(None) };
             let page = read_page(&self.store, &self.query, request).await?;
             self.turn_to(page).await?;
         }
-        let start = out.len();
-        while let Some(stored) = self.items.as_slice().first() {
-            let length = self.query.encoder.length(std::slice::from_ref(stored));
-            if out.len() == start {
-                // Nothing is moved while it grows.
-                out.reserve(length.max(PART));
-            } else if out.len() - start + length > PART {
-                break;
-            }
+        let mut part = Vec::with_capacity(PART);
+        while part.len() < PART
+            && let Some(stored) = self.items.next()
+        {
             if !std::mem::take(&mut self.is_first) {
-                out.push(b',');
+                part.push(b',');
             }
-            self.query.encoder.item(&*self.store, stored, out).await?;
-            self.items.next();
+            self.query.encoder.item(&*self.store, &stored, &mut part).await?;
         }
-        Ok(true)
+        Ok(Some(part.into()))
     }
 
     /// Returns whether this is long enough to be sent before all of it is written. What is wrong after that can be told by
@@ -207,25 +201,23 @@ impl Text {
     }
 
     /// Answers with the list.
-    async fn respond(mut self, meta: &ListMeta) -> Result<Response<Body>, ApiError> {
+    async fn respond(self, meta: &ListMeta) -> Result<Response<Body>, ApiError> {
+        let (mut head, mut tail) = (Vec::new(), Vec::new());
+        self.query.encoder.begin_list(meta, &mut head);
+        self.query.encoder.end_list(&mut tail);
         let (representation, pretty) = (self.query.representation, self.query.pretty);
         let is_streamed = self.is_long() && !pretty && representation.format == Format::Json;
-        let (mut text, mut tail) = (Vec::new(), Vec::new());
-        self.query.encoder.begin_list(meta, &mut text);
-        self.query.encoder.end_list(&mut tail);
+        let parts = stream::try_unfold(self, |mut text| async move {
+            Ok::<_, ApiError>(text.part().await?.map(|part| (part, text)))
+        });
+        let [head, tail] = [head, tail].map(|text| stream::once(async { Ok(Bytes::from(text)) }));
+        let body = head.chain(parts).chain(tail);
         if is_streamed {
-            let parts = stream::try_unfold(self, |mut list| async move {
-                let mut part = Vec::new();
-                Ok::<_, ApiError>(list.write_part(&mut part).await?.then(|| (part.into(), list)))
-            });
-            let [head, tail] = [text, tail].map(|text| stream::once(async { Ok(Bytes::from(text)) }));
-            let body = head.chain(parts).chain(tail);
             let body = body.map_err(|error| std::io::Error::other(format!("{error:?}")));
             return Ok(respond::stream(Body::from_stream(body)));
         }
-        while self.write_part(&mut text).await? {}
-        text.extend_from_slice(&tail);
-        respond::object(text, representation, pretty)
+        let parts: Vec<Bytes> = body.try_collect().await?;
+        respond::object(parts.concat(), representation, pretty)
     }
 }
 

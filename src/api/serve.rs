@@ -106,8 +106,8 @@ pub async fn serve(
     Ok(())
 }
 
-/// What a connection speaks TLS over.
-type Carrier = Patience<TcpStream>;
+/// What a connection writes to and reads from, under TLS.
+type Carrier = Gathering<Patience<TcpStream>>;
 
 /// What every connection needs.
 struct Server {
@@ -128,7 +128,7 @@ impl Server {
                 shaken = self.handshake(stream) => shaken,
             };
             match stream {
-                Ok(stream) => self.speak(stream, peer, &place).await,
+                Ok((stream, carrier)) => self.speak(stream, carrier, peer, &place).await,
                 Err(error) => {
                     self.metrics.tls_errors.inc();
                     tracing::debug!(%peer, %error, "TLS handshake failed");
@@ -141,14 +141,22 @@ impl Server {
         }
     }
 
-    /// Returns what requests come from.
-    async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<Carrier>> {
+    /// Returns what requests come from, and what carries it.
+    async fn handshake(&self, stream: TcpStream) -> io::Result<(TlsStream<Carrier>, Carrier)> {
         stream.set_nodelay(true)?;
-        let stream = Patience::new(stream, UNREAD);
-        tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await?
+        let stream = Gathering::new(Patience::new(stream, UNREAD));
+        let carrier = stream.handle();
+        let stream = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await??;
+        Ok((stream, carrier))
     }
 
-    async fn speak(&self, stream: TlsStream<Carrier>, peer: SocketAddr, place: &Arc<Place>) {
+    async fn speak(
+        &self,
+        stream: TlsStream<Carrier>,
+        carrier: Carrier,
+        peer: SocketAddr,
+        place: &Arc<Place>,
+    ) {
         let certificates = stream.get_ref().1.peer_certificates().filter(|chain| !chain.is_empty());
         let certificates = certificates.map(|chain| {
             ClientCertificates(chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
@@ -163,10 +171,8 @@ impl Server {
             router.clone().oneshot(request)
         });
         let builder = protocols();
-        let stream = Gathering::new(stream);
-        let handle = stream.handle();
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        let mut connection = Turns::new(connection, handle);
+        let mut connection = Turns::new(connection, carrier);
         let mut is_leaving = false;
         loop {
             tokio::select! {

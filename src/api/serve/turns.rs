@@ -1,9 +1,8 @@
 //! A connection that takes turns with the answers it carries, and writes once a turn.
 //!
 //! An event for ten thousand watchers is ten thousand answers that each have a little to write. Left alone, the connection
-//! runs after every one of them, and every frame is a record of TLS and a call to the system. Here it lets those go first
-//! that are ready already, and what it then writes is gathered before it is encrypted, and goes out together, at the end of
-//! the turn.
+//! runs after every one of them, and every frame is a call to the system. Here it lets those go first that are ready
+//! already, and what it then writes is gathered and goes out together, at the end of the turn.
 
 use std::future::Future;
 use std::io;
@@ -16,14 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Bytes that are gathered; a turn that has more to say writes them in between.
 const GATHERED: usize = 64 << 10;
 
-/// Where more is likely to follow in the same turn.
-const LONG: usize = 8 << 10;
-
-/// The stream of a connection that takes turns.
+/// The stream of a connection. Until turns are taken, what is written is passed on.
 pub(super) struct Gathering<S>(Arc<Mutex<Gathered<S>>>);
 
 struct Gathered<S> {
     inner: S,
+    takes_turns: bool,
     waiting: Vec<u8>,
     /// How many of them are written.
     written: usize,
@@ -38,7 +35,12 @@ pub(super) struct Turns<F, S> {
 
 impl<S> Gathering<S> {
     pub(super) fn new(inner: S) -> Self {
-        Gathering(Arc::new(Mutex::new(Gathered { inner, waiting: Vec::new(), written: 0 })))
+        Gathering(Arc::new(Mutex::new(Gathered {
+            inner,
+            takes_turns: false,
+            waiting: Vec::new(),
+            written: 0,
+        })))
     }
 
     /// Returns another handle to the stream, for [`Turns`].
@@ -52,7 +54,7 @@ impl<S> Gathering<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Gathered<S> {
-    /// Writes what was gathered, and what the stream below holds back.
+    /// Writes what was gathered.
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.waiting.len() {
             let rest = &self.waiting[self.written..];
@@ -61,15 +63,16 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
                 count => self.written += count,
             }
         }
-        self.waiting.clear();
-        self.written = 0;
-        Pin::new(&mut self.inner).poll_flush(context)
+        // Connections that rest hold no memory.
+        (self.waiting, self.written) = (Vec::new(), 0);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl<F, S> Turns<F, S> {
-    /// `connection` writes to the stream that `stream` is a handle to.
+    /// Takes turns from now on. `connection` writes to the stream that `stream` is a handle to.
     pub(super) fn new(connection: F, stream: Gathering<S>) -> Self {
+        stream.lock().takes_turns = true;
         Turns { connection: Box::pin(connection), stream, has_let_others_go: false }
     }
 
@@ -96,16 +99,10 @@ where
         }
         self.has_let_others_go = false;
         let done = self.connection.as_mut().poll(context);
-        let mut gathered = self.stream.lock();
-        match gathered.poll_drain(context) {
+        match self.stream.lock().poll_drain(context) {
             Poll::Ready(Err(error)) if done.is_pending() => Poll::Ready(Err(error.into())),
             // Where the peer does not take it all, it wakes the connection when it does.
-            Poll::Ready(Err(_)) | Poll::Pending => done,
-            Poll::Ready(Ok(())) => {
-                // Connections that rest hold no memory.
-                gathered.waiting = Vec::new();
-                done
-            }
+            Poll::Ready(_) | Poll::Pending => done,
         }
     }
 }
@@ -123,12 +120,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gathering<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let mut gathered = self.lock();
+        if !gathered.takes_turns {
+            return Pin::new(&mut gathered.inner).poll_write(context, data);
+        }
         if gathered.waiting.len() >= GATHERED {
             ready!(gathered.poll_drain(context))?;
         }
         if gathered.waiting.is_empty() {
-            // A long answer fills all of it, and many short ones are little together.
-            gathered.waiting.reserve(if data.len() < LONG { data.len() } else { GATHERED });
+            gathered.waiting.reserve(data.len());
         }
         let room = (GATHERED - gathered.waiting.len()).min(data.len());
         gathered.waiting.extend_from_slice(&data[..room]);
@@ -136,8 +135,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
     }
 
     /// What was gathered is on its way at the end of the turn, which is nothing that anybody in it has to wait for.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut gathered = self.lock();
+        match gathered.takes_turns {
+            true => Poll::Ready(Ok(())),
+            false => Pin::new(&mut gathered.inner).poll_flush(context),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -149,16 +152,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
 
     #[tokio::test]
     async fn what_is_written_in_a_turn_arrives_at_its_end() {
         let (mut theirs, ours) = duplex(1 << 20);
-        // As TLS does, this holds back what is written until it is flushed.
-        let mut stream = Gathering::new(BufStream::new(ours));
+        let mut stream = Gathering::new(ours);
         let handle = stream.handle();
+        stream.write_all(b"before ").await.unwrap();
+        let mut first = [0; 7];
+        theirs.read_exact(&mut first).await.unwrap();
         let turns = Turns::new(
             async move {
                 for part in [b"one ", b"two "] {
