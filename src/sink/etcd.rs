@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{
-    AlarmAction, AlarmMember, AlarmType, Certificate, ConnectOptions, GetOptions, Identity, TlsOptions, Txn,
+    AlarmAction, AlarmMember, AlarmType, Certificate, ConnectOptions, Identity, TlsOptions, Txn,
 };
 use tokio::sync::watch as latest;
 
@@ -42,7 +42,7 @@ use crate::store::{
 };
 
 /// Returns the transaction of etcd that a batch is, with keys under a prefix: every expectation and the fence as
-/// comparisons, then the writes with a tip for each resource.
+/// comparisons, then the writes with a tip for each resource, or else a look at what was compared.
 pub fn transaction(prefix: &str, batch: &Batch) -> Txn {
     txn::build(&Keys::new(prefix), batch, &BTreeSet::new())
 }
@@ -218,11 +218,11 @@ impl Store for EtcdStore {
             CallError::TooLarge => too_large(size),
             error => error.into(),
         })?;
-        let revision = response.header().map(|header| Revision::new(header.revision() as u64));
-        match response.succeeded() {
-            true => revision.ok_or_else(|| StoreError::Unknown("etcd did not name the revision".to_owned())),
-            false => Err(self.refusal(&batch, &mismatched, revision).await),
+        if !response.succeeded() {
+            return Err(txn::refusal(&batch, &mismatched, &response));
         }
+        let revision = response.header().map(|header| Revision::new(header.revision() as u64));
+        revision.ok_or_else(|| StoreError::Unknown("etcd did not name the revision".to_owned()))
     }
 
     async fn read(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, StoreError> {
@@ -279,19 +279,6 @@ impl EtcdStore {
             mismatched.extend(self.cluster.mismatched(&expected).await?);
         }
         Ok(mismatched)
-    }
-
-    /// Returns why a batch was refused at a revision.
-    async fn refusal(&self, batch: &Batch, mismatched: &BTreeSet<usize>, at: Option<Revision>) -> StoreError {
-        let keys = txn::compared(&self.cluster.keys, batch);
-        match self.cluster.get_all(&keys, at, GetOptions::new().with_keys_only()).await {
-            Ok(found) => txn::refusal(batch, mismatched, &found),
-            // Nothing was written, whatever this is.
-            Err(error) => StoreError::Unavailable(format!(
-                "a transaction was refused; why: {}",
-                StoreError::from(error)
-            )),
-        }
     }
 }
 

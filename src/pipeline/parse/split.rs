@@ -1,14 +1,13 @@
 //! Finds where metas begin and end, without parsing them.
 //!
 //! A catalog file holds JSON objects one after the other, or YAML documents. JSON objects end with the brace that
-//! closes the first one. No string reaches over the end of a line (RFC 8259, section 7), so that only lines with braces
-//! have to be looked into, and of these only the strings; [`memchr`](mod@memchr) skips through both. YAML documents end
+//! closes the first one; only strings have to be looked into, and [`memchr`] skips through both. YAML documents end
 //! at a line that begins with `---` or `...`: nothing inside a document can begin a line so (YAML 1.2.2, 9.1.2).
 
 use std::io::{self, Read};
 
 use bytes::{Buf, Bytes, BytesMut};
-use memchr::{memchr, memchr_iter, memchr2, memchr3, memrchr};
+use memchr::{memchr_iter, memchr2, memchr3};
 
 /// Bytes read from a file at once.
 const READ_BYTES: usize = 64 << 10;
@@ -236,61 +235,41 @@ impl JsonScan {
     /// Looks on through the text, and returns whether the object is complete; it then ends at `position`.
     fn advance(&mut self, text: &[u8]) -> bool {
         while self.position < text.len() {
-            if self.in_string && !self.end_string(text) {
-                return false;
-            }
-            let from = self.position;
-            let brace = memchr2(b'{', b'}', &text[from..]).map(|at| from + at);
-            let end = brace.unwrap_or(text.len());
-            // Whatever lines there are before that of the brace, no string of theirs reaches into it.
-            self.position = memrchr(b'\n', &text[from..end]).map_or(from, |at| from + at + 1);
-            // The last of the strings that begin before the brace may hold it.
-            while self.position < end
-                && let Some(quote) = memchr(b'"', &text[self.position..end])
-            {
-                self.position += quote + 1;
-                self.in_string = true;
-                if !self.end_string(text) {
+            let rest = &text[self.position..];
+            if self.in_string {
+                let Some(found) = memchr2(b'"', b'\\', rest) else {
+                    self.position = text.len();
                     return false;
+                };
+                if rest[found] == b'\\' {
+                    if found + 1 == rest.len() {
+                        // What is escaped was not read yet: look at the backslash again then.
+                        self.position += found;
+                        return false;
+                    }
+                    self.position += found + 2;
+                } else {
+                    self.in_string = false;
+                    self.position += found + 1;
                 }
+                continue;
             }
-            match brace {
-                Some(brace) if brace < self.position => {}
-                Some(brace) => {
-                    self.position = brace + 1;
-                    if text[brace] == b'{' {
-                        self.depth += 1;
-                    } else {
-                        self.depth -= 1;
-                        if self.depth == 0 {
-                            return true;
-                        }
+            let Some(found) = memchr3(b'"', b'{', b'}', rest) else {
+                self.position = text.len();
+                return false;
+            };
+            self.position += found + 1;
+            match rest[found] {
+                b'"' => self.in_string = true,
+                b'{' => self.depth += 1,
+                _ => {
+                    self.depth -= 1;
+                    if self.depth == 0 {
+                        return true;
                     }
                 }
-                None => self.position = text.len(),
             }
         }
-        false
-    }
-
-    /// Goes to the end of the string that it is in: its quote, or the end of the line, which is not JSON. Returns whether
-    /// that is there.
-    fn end_string(&mut self, text: &[u8]) -> bool {
-        while let Some(found) = memchr3(b'"', b'\\', b'\n', &text[self.position..]) {
-            self.position += found;
-            match (text[self.position], text.get(self.position + 1)) {
-                // What is escaped was not read yet: look at the backslash again then.
-                (b'\\', None) => return false,
-                (b'\\', Some(b'\n')) => self.position += 1,
-                (b'\\', Some(_)) => self.position += 2,
-                _ => {
-                    self.position += 1;
-                    self.in_string = false;
-                    return true;
-                }
-            }
-        }
-        self.position = text.len();
         false
     }
 }
@@ -368,7 +347,6 @@ mod tests {
         let (mut depth, mut in_string, mut is_escaped) = (0, false, false);
         for (position, byte) in text.iter().enumerate() {
             match (byte, in_string) {
-                (b'\n', _) => (in_string, is_escaped) = (false, false),
                 (_, true) if is_escaped => is_escaped = false,
                 (b'\\', true) => is_escaped = true,
                 (b'"', _) => in_string = !in_string,
@@ -397,6 +375,14 @@ mod tests {
                 found = scan.advance(&text[..read]).then_some(scan.position);
             }
             prop_assert_eq!(found, end_of_object(&text));
+        }
+    }
+
+    #[test]
+    fn a_string_with_a_raw_line_end_takes_nothing_else_along() {
+        // It is no JSON, which the parser says; what stands behind it is cut as if it were.
+        for broken in ["{\"a\":\"x\ny\"}", "{\"a\":\"x\n}\"}", "{\"a\":\"\\\n{\"}"] {
+            check(&format!("{broken}\n{{\"b\":1}}"), &[(0, broken), (broken.len() as u64 + 1, "{\"b\":1}")]);
         }
     }
 

@@ -84,11 +84,10 @@ impl Cluster {
         &self,
         keys: &[Vec<u8>],
         mut at: Option<Revision>,
-        options: GetOptions,
     ) -> Result<Vec<Option<KeyValue>>, CallError> {
         let mut found = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(self.max_txn_ops) {
-            let options = options.clone().with_revision(at.map_or(0, |revision| revision.get() as i64));
+            let options = GetOptions::new().with_revision(at.map_or(0, |revision| revision.get() as i64));
             let look = |key: &Vec<u8>| TxnOp::get(key.clone(), Some(options.clone()));
             let looks = Txn::new().and_then(chunk.iter().map(look).collect::<Vec<_>>());
             let response = self.members.read(|client| {
@@ -178,7 +177,7 @@ impl Cluster {
         expected: &[(usize, &Key, ResourceVersion)],
     ) -> Result<BTreeSet<usize>, StoreError> {
         let keys = self.objects(expected.iter().map(|(_, key, _)| *key));
-        let found = self.get_all(&keys, None, GetOptions::new()).await?;
+        let found = self.get_all(&keys, None).await?;
         let mut mismatched = BTreeSet::new();
         for ((position, _, version), found) in expected.iter().zip(found) {
             if let Some(stored) = found.map(|item| self.decode(item)).transpose()?.flatten()

@@ -17,7 +17,7 @@ impl Cluster {
                 let found = self.get(&self.keys.object(key), None, GetOptions::new()).await?;
                 vec![found.items.into_iter().next()]
             }
-            keys => self.get_all(&self.objects(keys), None, GetOptions::new()).await?,
+            keys => self.get_all(&self.objects(keys), None).await?,
         };
         found.into_iter().map(|item| Ok(item.map(|item| self.decode(item)).transpose()?.flatten())).collect()
     }
@@ -68,9 +68,7 @@ impl Cluster {
         // Each key that the later events wrote to, as it was before them, which is as it was before the batch.
         let before = match undone.is_empty() {
             true => Vec::new(),
-            false => {
-                self.get_all(&self.objects(&undone), Some(revision.previous()), GetOptions::new()).await?
-            }
+            false => self.get_all(&self.objects(&undone), Some(revision.previous())).await?,
         };
         let mut overlay = BTreeMap::new();
         for (key, item) in undone.into_iter().zip(before) {
@@ -97,7 +95,7 @@ impl Cluster {
             }
         }
         if !behind.is_empty() {
-            let after = self.get_all(&self.objects(&behind), Some(revision), GetOptions::new()).await?;
+            let after = self.get_all(&self.objects(&behind), Some(revision)).await?;
             unread += after.iter().filter(|item| item.is_none()).count();
         }
         unread += merged.len().saturating_sub(request.limit);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use etcd_client::{Compare, CompareOp, KeyValue, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse, TxnResponse};
 
 use super::keys::Keys;
 use super::tip;
@@ -19,15 +19,16 @@ pub(super) fn overhead(batch: &Batch) -> usize {
 }
 
 /// Returns the transaction that commits a batch. Of the operations at `mismatched` it is known that their expectation does
-/// not hold, for a reason that etcd cannot compare. Which comparison fails is read afterwards, in the state that etcd compared
-/// with: to have it answer that too would be a third of what it has to take in, for what happens rarely.
+/// not hold, for a reason that etcd cannot compare.
 pub(super) fn build(keys: &Keys, batch: &Batch, mismatched: &BTreeSet<usize>) -> Txn {
     let mut compares = Vec::with_capacity(batch.operations.len() + 1);
     let mut writes = Vec::with_capacity(batch.operations.len() + 1);
+    let mut looks = Vec::with_capacity(batch.operations.len() + 1);
     let mut tips: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     if let Some(Fence { lock, holding }) = &batch.fence {
         let lock = keys.lock(lock);
-        compares.push(Compare::create_revision(lock, CompareOp::Equal, *holding as i64));
+        compares.push(Compare::create_revision(lock.clone(), CompareOp::Equal, *holding as i64));
+        looks.push(look(lock));
     }
     for (position, operation) in batch.operations.iter().enumerate() {
         let key = keys.object(&operation.key);
@@ -37,6 +38,7 @@ pub(super) fn build(keys: &Keys, batch: &Batch, mismatched: &BTreeSet<usize>) ->
             false => expected_revision(operation),
         };
         compares.push(Compare::mod_revision(key.clone(), CompareOp::Equal, revision));
+        looks.push(look(key.clone()));
         writes.push(match &operation.write {
             Write::Put(object) => TxnOp::put(key, Envelope::encode_put(index, object), None),
             Write::Delete => TxnOp::delete(key, None),
@@ -46,18 +48,16 @@ pub(super) fn build(keys: &Keys, batch: &Batch, mismatched: &BTreeSet<usize>) ->
     for (resource, events) in tips {
         writes.push(TxnOp::put(keys.tip(resource), tip::encode(events), None));
     }
-    Txn::new().when(compares).and_then(writes)
+    Txn::new().when(compares).and_then(writes).or_else(looks)
 }
 
-/// Returns the keys that a transaction compares with.
-pub(super) fn compared(keys: &Keys, batch: &Batch) -> Vec<Vec<u8>> {
-    let lock = batch.fence.iter().map(|fence| keys.lock(&fence.lock));
-    lock.chain(batch.operations.iter().map(|operation| keys.object(&operation.key))).collect()
-}
-
-/// Returns why a transaction was not committed, of what was found at the keys that it [`compared`] with.
-pub(super) fn refusal(batch: &Batch, mismatched: &BTreeSet<usize>, found: &[Option<KeyValue>]) -> StoreError {
-    let mut found = found.iter().map(Option::as_ref);
+/// Returns why a transaction was not committed.
+pub(super) fn refusal(batch: &Batch, mismatched: &BTreeSet<usize>, response: &TxnResponse) -> StoreError {
+    let responses = response.op_responses();
+    let mut found = responses.iter().map(|response| match response {
+        TxnOpResponse::Get(found) => found.kvs().first(),
+        _ => None,
+    });
     if let Some(Fence { lock, holding }) = &batch.fence {
         let held = found.next().flatten().map(KeyValue::create_revision);
         if held != Some(*holding as i64) {
@@ -79,4 +79,9 @@ fn expected_revision(operation: &Operation) -> i64 {
         Expect::Absent => 0,
         Expect::Version(version) => i64::try_from(version.revision().get()).unwrap_or(NEVER),
     }
+}
+
+/// Reads where a key stands, without its value.
+fn look(key: Vec<u8>) -> TxnOp {
+    TxnOp::get(key, Some(GetOptions::new().with_keys_only()))
 }
