@@ -1,4 +1,4 @@
-//! A way to a server that can be cut: between a request and its answer, or altogether.
+//! A way to a server of gRPC that can be cut: between a request and its answer, or altogether.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +26,7 @@ pub struct Proxy {
     mode: watch::Sender<Mode>,
     /// Connections of an earlier generation are closed.
     generation: watch::Sender<u64>,
+    /// How many answers, or parts of them, did not arrive.
     swallowed: Arc<AtomicU64>,
     _accepting: DropGuard,
 }
@@ -93,6 +94,39 @@ impl Proxy {
     }
 }
 
+/// Counts the frames of HTTP/2 that are of an answer: an acknowledgement of settings or a ping says nothing of a request.
+#[derive(Default)]
+struct Answers {
+    /// What is there of the head of a frame.
+    head: Vec<u8>,
+    /// How much is to come of a frame whose head was there.
+    payload: usize,
+}
+
+impl Answers {
+    /// Returns how many begin in these bytes, which follow those of the call before (RFC 9113, section 4.1).
+    fn count(&mut self, mut bytes: &[u8]) -> u64 {
+        const HEAD: usize = 9;
+        let mut answers = 0;
+        while !bytes.is_empty() {
+            let skipped = self.payload.min(bytes.len());
+            self.payload -= skipped;
+            let taken = (HEAD - self.head.len()).min(bytes.len() - skipped);
+            self.head.extend_from_slice(&bytes[skipped..skipped + taken]);
+            bytes = &bytes[skipped + taken..];
+            if let &[high, middle, low, kind, ..] = self.head.as_slice()
+                && self.head.len() == HEAD
+            {
+                self.payload = u32::from_be_bytes([0, high, middle, low]) as usize;
+                // DATA and HEADERS.
+                answers += u64::from(kind <= 1);
+                self.head.clear();
+            }
+        }
+        answers
+    }
+}
+
 /// Passes on what comes, or not, until either side or the test closes the connection.
 async fn pump(
     mut from: impl AsyncReadExt + Unpin,
@@ -102,22 +136,19 @@ async fn pump(
     swallowed: Arc<AtomicU64>,
 ) {
     let mut buffer = vec![0; 64 << 10];
+    let mut answers = Answers::default();
     closed.borrow_and_update();
     loop {
         let read = tokio::select! {
             read = from.read(&mut buffer) => read,
             _ = closed.changed() => return,
         };
-        match read {
-            Ok(0) | Err(_) => return,
-            Ok(length) if passes() => {
-                if to.write_all(&buffer[..length]).await.is_err() {
-                    return;
-                }
-            }
-            Ok(length) => {
-                swallowed.fetch_add(length as u64, Ordering::SeqCst);
-            }
+        let Ok(length @ 1..) = read else { return };
+        let begun = answers.count(&buffer[..length]);
+        if !passes() {
+            swallowed.fetch_add(begun, Ordering::SeqCst);
+        } else if to.write_all(&buffer[..length]).await.is_err() {
+            return;
         }
     }
 }
