@@ -1,6 +1,7 @@
 //! What only a connection shows: framing, flushing, protocols, the end (C84, C114, C119, C120, C122, C123, C230–C234).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
@@ -9,11 +10,12 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::watcher::{self, Event};
 use packageserver::sink::EmbeddedStore;
 use packageserver::store::Store;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::PATIENCE;
-use crate::support::hooked_store::{Fault, HookedStore};
+use crate::support::hooked_store::{Call, Fault, HookedStore, Verdict, unavailable};
 use crate::support::objects::{self, PACKAGES, current, delete, package, put};
 use crate::support::raw::{Raw, http2, http2_get};
 use crate::support::tls::TlsServer;
@@ -208,6 +210,56 @@ async fn c013_a_broken_handler_leaves_the_connection_usable() {
         let mut body = vec![0; headers["content-length"].parse().unwrap()];
         raw.0.read_exact(&mut body).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_read_to_its_end_is_broken_off() {
+    /// More than are read at once.
+    const OBJECTS: usize = 501;
+    let hooked = HookedStore::in_memory();
+    let store: Arc<dyn Store> = Arc::clone(&hooked) as _;
+    for number in 0..OBJECTS {
+        put(&store, package(&format!("p{number}"))).await;
+    }
+    let server = TlsServer::start(store).await;
+    let (mut send, _driving) = http2(&server).await;
+    let misfortunes: [fn() -> Verdict; 2] = [|| Verdict::Fail(unavailable()), || panic!("on command")];
+    for misfortune in misfortunes {
+        let second_list_fails = || {
+            let lists = AtomicUsize::new(0);
+            hooked.hook(move |call| match call {
+                Call::List if lists.fetch_add(1, Ordering::SeqCst) > 0 => misfortune(),
+                _ => Verdict::Pass,
+            });
+        };
+        second_list_fails();
+        let mut raw = Raw::connect(&server).await;
+        raw.send(&format!("GET {PACKAGES} HTTP/1.1")).await;
+        let mut answer = Vec::new();
+        let end = tokio::time::timeout(PATIENCE, raw.0.read_to_end(&mut answer)).await.expect("an end comes");
+        assert!(!answer.ends_with(b"0\r\n\r\n"), "{end:?}: the last chunk says that this is all");
+
+        second_list_fails();
+        read_list(&mut send).await.unwrap_err();
+        // Others on the same connection notice nothing.
+        hooked.set(Fault::None);
+        let list: Value = serde_json::from_slice(&read_list(&mut send).await.unwrap()).unwrap();
+        assert_eq!(objects::names(&list).len(), OBJECTS);
+    }
+}
+
+/// Lists packages and reads what comes, to its end.
+async fn read_list(send: &mut h2::client::SendRequest<bytes::Bytes>) -> Result<Vec<u8>, h2::Error> {
+    let (response, _) = send.send_request(http2_get(PACKAGES), true)?;
+    let response = tokio::time::timeout(PATIENCE, response).await.expect("an answer comes")?;
+    assert_eq!(response.status(), 200);
+    let (mut body, mut read) = (response.into_body(), Vec::new());
+    while let Some(data) = tokio::time::timeout(PATIENCE, body.data()).await.expect("more comes, or an end") {
+        let data = data?;
+        body.flow_control().release_capacity(data.len())?;
+        read.extend(data);
+    }
+    Ok(read)
 }
 
 fn packages(client: kube::Client) -> Api<DynamicObject> {
