@@ -130,8 +130,9 @@ impl CatalogDraft {
     ///
     /// # Errors
     ///
-    /// [`ReconcileError::TooLarge`] when there are too many, [`ReconcileError::NoPackages`] when there is nothing to judge: an image that lost its content by mistake
-    /// must not delete everything.
+    /// [`ReconcileError::TooLarge`] when there are too many, [`ReconcileError::NoPackages`] when there is nothing to judge:
+    /// an image that lost its content by mistake must not delete everything; [`ReconcileError::Spool`] when what waits
+    /// cannot be read.
     pub fn judge(self, limits: &Limits) -> Result<JudgedCatalog, ReconcileError> {
         let CatalogDraft { packages, mut broken, kept, content } = self;
         let names = packages.keys().chain(broken.keys().filter(|name| !packages.contains_key(*name)));
@@ -144,7 +145,7 @@ impl CatalogDraft {
                 invalid.insert(name, problems);
                 continue;
             }
-            match rules::judge(&name, draft, &content, limits.package_objects) {
+            match rules::judge(&name, draft, &content, limits.package_objects)? {
                 Ok(package) => valid.push(package),
                 Err(problems) => {
                     invalid.insert(name, problems);

@@ -8,8 +8,8 @@ use std::marker::PhantomData;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
 use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::bundle::{BundleMeta, RawProperty, read_bundle};
@@ -55,7 +55,7 @@ pub struct IconMeta {
 }
 
 /// A channel.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
 pub struct ChannelMeta {
     /// The name.
     pub name: String,
@@ -66,20 +66,20 @@ pub struct ChannelMeta {
 }
 
 /// A bundle in a channel.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EntryMeta {
     /// The name of the bundle.
     #[serde(default, deserialize_with = "null_as_default")]
     pub name: String,
     /// The bundle it replaces.
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "String::is_empty")]
     pub replaces: String,
     /// The bundles it skips.
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub skips: Vec<String>,
     /// The versions it skips.
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "String::is_empty")]
     pub skip_range: String,
 }
 

@@ -298,8 +298,8 @@ impl State {
                 };
                 self.package(&package.name).packages.push(Found { place, hash, what });
             }
-            Prepared::Channel(what) => {
-                let package = what.package.clone();
+            Prepared::Channel { package, record, .. } => {
+                let what = self.content.spool.append(&record)?;
                 self.package(&package).channels.push(Found { place, hash, what });
             }
             Prepared::Bundle { package, name, version, record, dictionary } => {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::draft::BundleContent;
-use super::objects::{Identity, bundle_head, csv_facts, cut};
+use super::objects::{Identity, bundle_head, channels, csv_facts, cut};
 use super::rules::{ValidBundle, ValidPackage};
 use super::{Catalog, JudgedCatalog, Problem, ReconcileError, StoredPackages};
 use crate::event::{
@@ -400,8 +400,10 @@ impl Update<'_> {
             },
             None => Default::default(),
         };
+        let Reconciler { catalog, judged, .. } = self.reconciler;
+        let channels = channels(self.package, &judged.content)?;
         let icon = self.package.facts.icon.as_ref().map(|(icon, _)| icon);
-        let object = self.reconciler.catalog.package(slot.identity()?, self.package, icon, csv);
+        let object = catalog.package(slot.identity()?, self.package, channels, icon, csv);
         self.put(slot, object).await
     }
 

@@ -29,7 +29,8 @@ pub struct CatalogDraft {
 #[derive(Debug, Default)]
 pub(super) struct PackageDraft {
     pub(super) packages: Vec<Found<PackageFacts>>,
-    pub(super) channels: Vec<Found<ChannelMeta>>,
+    /// Their entries are several times what else is kept of a bundle.
+    pub(super) channels: Vec<Found<SpoolRef>>,
     pub(super) bundles: Vec<Found<BundleFacts>>,
     pub(super) deprecations: Vec<Found<DeprecationsMeta>>,
     /// What its bundles are packed with.
@@ -157,6 +158,12 @@ impl Content {
         Ok((summary, decode(&record.slice(summaries.byte_offset()..))?))
     }
 
+    /// Returns a channel that was spooled.
+    pub(super) fn channel(&self, at: SpoolRef) -> Result<ChannelMeta, ReconcileError> {
+        let record = self.spool.read(at).map_err(ReconcileError::Spool)?;
+        serde_json::from_slice(&record).map_err(|error| damaged(&error))
+    }
+
     /// Returns a dictionary that was spooled, as it is stored.
     pub(super) fn dictionary(&self, at: SpoolRef) -> Result<Object, ReconcileError> {
         decode(&Bytes::from(self.spool.read(at).map_err(ReconcileError::Spool)?))
@@ -186,6 +193,11 @@ fn decode(record: &Bytes) -> Result<Object, ReconcileError> {
 
 fn damaged(error: &dyn std::fmt::Display) -> ReconcileError {
     ReconcileError::Spool(std::io::Error::other(format!("damaged record: {error}")))
+}
+
+/// Returns what waits of a channel.
+pub(super) fn channel_record(channel: &ChannelMeta) -> Vec<u8> {
+    serde_json::to_vec(channel).expect("plain data can be written")
 }
 
 /// Returns what waits of a dictionary: what is to be stored of it, in an envelope.

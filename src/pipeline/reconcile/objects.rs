@@ -1,12 +1,13 @@
 //! From a package to the objects it is served as.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::draft::BundleSummary;
+use super::draft::{BundleSummary, Content};
 use super::rules::{ValidBundle, ValidPackage};
 use super::{Catalog, ReconcileError};
 use crate::model::{
@@ -36,7 +37,7 @@ pub(super) struct BundleHeadSpec {
     pub(super) package: String,
     version: String,
     image: String,
-    pub(super) channels: Vec<String>,
+    pub(super) channels: Vec<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) deprecation: Option<Deprecation>,
     #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "providedAPIs")]
@@ -167,6 +168,7 @@ impl Catalog {
         &self,
         identity: Identity,
         package: &ValidPackage,
+        channels: Vec<Channel>,
         icon: Option<&Icon>,
         csv: CsvFacts,
     ) -> Object {
@@ -185,7 +187,7 @@ impl Catalog {
             package_name: package.name.clone(),
             display_name: csv.display_name.unwrap_or_default(),
             default_channel: package.facts.default_channel.clone(),
-            channels: channels(package),
+            channels,
             deprecation: package.deprecation.clone(),
             icon: icon.cloned(),
             keywords: csv.keywords.unwrap_or_default(),
@@ -264,28 +266,32 @@ impl Catalog {
 }
 
 /// Returns the channels as they are served: sorted by name, entries newest first.
-fn channels(package: &ValidPackage) -> Vec<Channel> {
+///
+/// # Errors
+///
+/// [`ReconcileError::Spool`] when their entries cannot be read.
+pub(super) fn channels(package: &ValidPackage, content: &Content) -> Result<Vec<Channel>, ReconcileError> {
     let versions: HashMap<_, _> =
         package.bundles.iter().map(|bundle| (bundle.name.as_str(), &bundle.version)).collect();
     let served = package.channels.iter().map(|channel| {
-        let mut entries: Vec<_> = channel.entries.iter().collect();
+        let mut entries = content.channel(channel.spooled)?.entries;
         entries.sort_by(|a, b| {
             let version = |name: &str| versions.get(name);
             version(&b.name).cmp(&version(&a.name)).then_with(|| a.name.cmp(&b.name))
         });
         let entries = entries.into_iter().map(|entry| ChannelEntry {
-            name: entry.name.clone(),
             version: versions.get(entry.name.as_str()).map(ToString::to_string).unwrap_or_default(),
-            replaces: entry.replaces.clone(),
-            skips: entry.skips.clone(),
-            skip_range: entry.skip_range.clone(),
+            name: entry.name,
+            replaces: entry.replaces,
+            skips: entry.skips,
+            skip_range: entry.skip_range,
         });
-        Channel {
+        Ok(Channel {
             name: channel.name.clone(),
             head: channel.head.clone(),
             entries: entries.collect(),
             deprecation: channel.deprecation.clone(),
-        }
+        })
     });
     served.collect()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::draft::{BundleSummary, bundle_record};
+use super::draft::{BundleSummary, bundle_record, channel_record};
 use super::packer::{Packed, Packer};
 use crate::model::Icon;
 use crate::pipeline::fetch::Digest;
@@ -14,7 +14,12 @@ use crate::store::Dictionary;
 /// A meta with its large parts encoded for the spool.
 pub(super) enum Prepared {
     Package(PackageMeta, Option<Icon>),
-    Channel(ChannelMeta),
+    Channel {
+        package: String,
+        record: Vec<u8>,
+        /// Bytes of texts, and entries and what they skip.
+        outline: (usize, usize),
+    },
     Bundle {
         package: String,
         name: String,
@@ -38,7 +43,10 @@ impl Prepared {
                 });
                 Prepared::Package(package, icon)
             }
-            Meta::Channel(channel) => Prepared::Channel(channel),
+            Meta::Channel(channel) => {
+                let (outline, record) = (outline_of(&channel), channel_record(&channel));
+                Prepared::Channel { package: channel.package, record, outline }
+            }
             Meta::Bundle(bundle) => {
                 let BundleMeta { name, package, version, fault, .. } = bundle;
                 let (record, dictionary) = match fault {
@@ -60,7 +68,7 @@ impl Prepared {
         }
     }
 
-    /// Returns how much of it is kept in memory: bytes of texts, and things.
+    /// Returns how much of it is in memory at any time: bytes of texts, and things.
     pub(super) fn outline(&self) -> (usize, usize) {
         match self {
             Prepared::Package(package, _) => {
@@ -68,17 +76,7 @@ impl Prepared {
                 let mediatype = icon.as_ref().map_or(0, |icon| icon.mediatype.len());
                 (name.len() + default_channel.len() + description.len() + mediatype, 1)
             }
-            Prepared::Channel(ChannelMeta { name, package, entries }) => {
-                let texts = |entry: &EntryMeta| {
-                    let skips = entry.skips.iter().map(String::len).sum::<usize>();
-                    entry.name.len() + entry.replaces.len() + entry.skip_range.len() + skips
-                };
-                let things = |entry: &EntryMeta| 1 + entry.skips.len();
-                (
-                    name.len() + package.len() + entries.iter().map(texts).sum::<usize>(),
-                    1 + entries.iter().map(things).sum::<usize>(),
-                )
-            }
+            Prepared::Channel { outline, .. } => *outline,
             Prepared::Bundle { package, name, version, record, dictionary } => {
                 let fault = record.as_ref().err().map_or(0, String::len);
                 (package.len() + name.len() + version.len() + fault, 1 + usize::from(dictionary.is_some()))
@@ -92,4 +90,18 @@ impl Prepared {
             Prepared::Other => (0, 0),
         }
     }
+}
+
+/// Returns how much a channel takes up while its package is judged.
+fn outline_of(channel: &ChannelMeta) -> (usize, usize) {
+    let ChannelMeta { name, package, entries } = channel;
+    let texts = |entry: &EntryMeta| {
+        let skips = entry.skips.iter().map(String::len).sum::<usize>();
+        entry.name.len() + entry.replaces.len() + entry.skip_range.len() + skips
+    };
+    let things = |entry: &EntryMeta| 1 + entry.skips.len();
+    (
+        name.len() + package.len() + entries.iter().map(texts).sum::<usize>(),
+        1 + entries.iter().map(things).sum::<usize>(),
+    )
 }

@@ -4,15 +4,16 @@
 //! accepted here and the other way round, plus one: names have to be names in Kubernetes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use super::Problem;
 use super::channel::find_head;
 use super::draft::{BundleContent, BundleFacts, Content, Found, PackageDraft, PackageFacts};
 use super::spool::SpoolRef;
+use super::{Problem, ReconcileError};
 use crate::event::{FileProvenance, MetaHash};
 use crate::model::Deprecation;
 use crate::pipeline::limits::check;
-use crate::pipeline::parse::{ChannelMeta, DeprecationReference, EntryMeta, Place};
+use crate::pipeline::parse::{ChannelMeta, DeprecationReference, Place};
 use crate::resource::{is_dns_label, is_dns_subdomain};
 use crate::store::DictionaryId;
 
@@ -45,8 +46,9 @@ pub(super) struct ValidPackage {
 pub(super) struct ValidChannel {
     pub(super) name: String,
     pub(super) head: String,
-    pub(super) entries: Vec<EntryMeta>,
     pub(super) deprecation: Option<Deprecation>,
+    /// The channel as it was read, with its entries.
+    pub(super) spooled: SpoolRef,
 }
 
 #[derive(Debug)]
@@ -57,18 +59,27 @@ pub(super) struct ValidBundle {
     pub(super) place: Place,
     pub(super) content: BundleContent,
     /// The channels that hold it, sorted.
-    pub(super) channels: Vec<String>,
+    pub(super) channels: Vec<Arc<str>>,
     pub(super) deprecation: Option<Deprecation>,
 }
 
 /// Judges a package. Every rule that is broken is reported, not only the first.
+///
+/// # Errors
+///
+/// [`ReconcileError::Spool`] when its channels cannot be read.
 pub(super) fn judge(
     name: &str,
     draft: PackageDraft,
     content: &Content,
     max_objects: usize,
-) -> Result<ValidPackage, Vec<Problem>> {
-    let mut judge = Judge { content, problems: Vec::new() };
+) -> Result<Result<ValidPackage, Vec<Problem>>, ReconcileError> {
+    let read = |found: &Found<SpoolRef>| {
+        let Found { place, hash, what } = *found;
+        content.channel(what).map(|what| Found { place, hash, what })
+    };
+    let channels: Vec<Found<ChannelMeta>> = draft.channels.iter().map(read).collect::<Result<_, _>>()?;
+    let mut judge = Judge { content, channels: &channels, problems: Vec::new() };
     judge.size(&draft, max_objects);
     judge.names(name, &draft);
     judge.packages(name, &draft.packages);
@@ -76,13 +87,14 @@ pub(super) fn judge(
     judge.bundles(&draft);
     let deprecations = judge.deprecations(&draft);
     if !judge.problems.is_empty() {
-        return Err(judge.problems);
+        return Ok(Err(judge.problems));
     }
-    build(name, draft, &deprecations, content).map_err(|problem| vec![problem])
+    Ok(build(name, draft, &channels, &deprecations, content).map_err(|problem| vec![problem]))
 }
 
 struct Judge<'a> {
     content: &'a Content,
+    channels: &'a [Found<ChannelMeta>],
     problems: Vec<Problem>,
 }
 
@@ -90,8 +102,8 @@ type Deprecations = BTreeMap<DeprecationReference, Deprecation>;
 
 impl Judge<'_> {
     fn size(&mut self, draft: &PackageDraft, max_objects: usize) {
-        let entries: usize = draft.channels.iter().map(|channel| channel.what.entries.len()).sum();
-        let count = draft.bundles.len() + draft.channels.len() + entries;
+        let entries: usize = self.channels.iter().map(|channel| channel.what.entries.len()).sum();
+        let count = draft.bundles.len() + self.channels.len() + entries;
         if let Err(exceeded) = check("bundles, channels and entries", count as u64, max_objects as u64) {
             self.report(draft.places().min(), format!("the package has {exceeded}"));
         }
@@ -125,12 +137,12 @@ impl Judge<'_> {
     }
 
     fn channels(&mut self, draft: &PackageDraft) {
-        if draft.channels.is_empty() {
+        if self.channels.is_empty() {
             self.report(draft.places().min(), "the package has no channels".to_owned());
         }
         let bundles: BTreeSet<_> = draft.bundles.iter().map(|bundle| bundle.what.name.as_str()).collect();
         let mut seen = BTreeSet::new();
-        for found in &draft.channels {
+        for found in self.channels {
             let channel = &found.what;
             let mut fault = |reason: String| {
                 self.report(Some(found.place), format!("channel `{}` {reason}", channel.name));
@@ -165,7 +177,7 @@ impl Judge<'_> {
             let default = &package.what.default_channel;
             if default.is_empty() {
                 self.report(Some(package.place), "the package has no default channel".to_owned());
-            } else if !draft.channels.is_empty() && !seen.contains(default) {
+            } else if !self.channels.is_empty() && !seen.contains(default) {
                 let reason = format!("the default channel `{default}` is not a channel of the package");
                 self.report(Some(package.place), reason);
             }
@@ -173,7 +185,7 @@ impl Judge<'_> {
     }
 
     fn bundles(&mut self, draft: &PackageDraft) {
-        let entries: BTreeSet<_> = draft
+        let entries: BTreeSet<_> = self
             .channels
             .iter()
             .flat_map(|channel| &channel.what.entries)
@@ -203,7 +215,7 @@ impl Judge<'_> {
 
     fn deprecations(&mut self, draft: &PackageDraft) -> Deprecations {
         let mut deprecations = Deprecations::new();
-        let channels: BTreeSet<_> = draft.channels.iter().map(|channel| channel.what.name.as_str()).collect();
+        let channels: BTreeSet<_> = self.channels.iter().map(|channel| channel.what.name.as_str()).collect();
         let bundles: BTreeSet<_> = draft.bundles.iter().map(|bundle| bundle.what.name.as_str()).collect();
         for (index, found) in draft.deprecations.iter().enumerate() {
             if index > 0 {
@@ -247,6 +259,7 @@ impl Judge<'_> {
 fn build(
     name: &str,
     draft: PackageDraft,
+    channels: &[Found<ChannelMeta>],
     deprecations: &Deprecations,
     content: &Content,
 ) -> Result<ValidPackage, Problem> {
@@ -260,15 +273,16 @@ fn build(
     let mut files: Vec<_> = files.into_iter().map(|file| content.file(file)).collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let packages = draft.packages.iter().map(|found| found.hash);
-    let channel_hashes = draft.channels.iter().map(|found| found.hash);
+    let channel_hashes = channels.iter().map(|found| found.hash);
     let deprecation_hashes = draft.deprecations.iter().map(|found| found.hash);
     let mut hashes: Vec<_> = packages.chain(channel_hashes).chain(deprecation_hashes).collect();
     hashes.sort_unstable();
 
-    let mut channels_of: HashMap<&str, Vec<String>> = HashMap::new();
-    for Found { what: channel, .. } in &draft.channels {
+    let mut channels_of: HashMap<&str, Vec<Arc<str>>> = HashMap::new();
+    for Found { what: channel, .. } in channels {
+        let name: Arc<str> = channel.name.as_str().into();
         for entry in &channel.entries {
-            channels_of.entry(&entry.name).or_default().push(channel.name.clone());
+            channels_of.entry(&entry.name).or_default().push(Arc::clone(&name));
         }
     }
     let mut bundles = Vec::with_capacity(draft.bundles.len());
@@ -277,6 +291,7 @@ fn build(
             .map_err(|error| impossible(format!("bundle `{}`: {error}", what.name)))?;
         let mut channels = channels_of.remove(what.name.as_str()).unwrap_or_default();
         channels.sort_unstable();
+        channels.shrink_to_fit();
         bundles.push(ValidBundle {
             deprecation: deprecation(BUNDLE, &what.name),
             name: what.name,
@@ -289,12 +304,16 @@ fn build(
     }
     bundles.sort_by(|a, b| a.name.cmp(&b.name));
 
-    let mut channels = Vec::with_capacity(draft.channels.len());
-    for Found { what: ChannelMeta { name, entries, .. }, .. } in draft.channels {
-        let head = find_head(&entries).map_err(impossible)?.to_owned();
-        channels.push(ValidChannel { deprecation: deprecation(CHANNEL, &name), name, head, entries });
+    let mut valid = Vec::with_capacity(channels.len());
+    for (Found { what: channel, .. }, spooled) in channels.iter().zip(&draft.channels) {
+        valid.push(ValidChannel {
+            name: channel.name.clone(),
+            head: find_head(&channel.entries).map_err(impossible)?.to_owned(),
+            deprecation: deprecation(CHANNEL, &channel.name),
+            spooled: spooled.what,
+        });
     }
-    channels.sort_by(|a, b| a.name.cmp(&b.name));
+    valid.sort_by(|a, b| a.name.cmp(&b.name));
 
     let package = draft.packages.into_iter().next();
     let Found { place, what: facts, .. } =
@@ -303,7 +322,7 @@ fn build(
         name: name.to_owned(),
         facts,
         place,
-        channels,
+        channels: valid,
         bundles,
         dictionaries: draft.dictionaries,
         deprecation: deprecation(PACKAGE, ""),
