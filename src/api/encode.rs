@@ -2,6 +2,7 @@
 
 mod table;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -85,7 +86,7 @@ impl Encoder {
     ///
     /// # Errors
     ///
-    /// As [`Self::item`].
+    /// As [`Self::single`].
     pub(super) async fn list(
         &self,
         store: &dyn Store,
@@ -98,16 +99,20 @@ impl Encoder {
             if index > 0 {
                 out.push(b',');
             }
-            self.item(store, stored, &mut out).await?;
+            self.item(&*self.whole(store, stored).await?, &mut out)?;
         }
         self.end_list(&mut out);
         Ok(out)
     }
 
-    /// Returns about how many bytes items take at least.
+    /// Returns about how many bytes items take, rather more than less; nothing where only a part of each is written, which is
+    /// little.
     pub(super) fn length(&self, items: &[Stored]) -> usize {
         let length = |stored: &Stored| match self.is_whole() {
-            true => stored.object.head().len() + stored.object.tail().length().unwrap_or_default(),
+            true => {
+                let tail = stored.object.tail().length().unwrap_or_default();
+                stored.object.head().len() + tail + VERSION_ROOM
+            }
             false => 0,
         };
         items.iter().map(length).sum()
@@ -141,21 +146,25 @@ impl Encoder {
         Ok(())
     }
 
-    /// Writes an item of a list.
+    /// Returns an object with what is missing of it, where this encoder writes it.
+    async fn whole<'a>(&self, store: &dyn Store, stored: &'a Stored) -> Result<Cow<'a, Stored>, ApiError> {
+        if !self.is_whole() || stored.object.tail().is_here() {
+            return Ok(Cow::Borrowed(stored));
+        }
+        let object = store.complete(stored).await?;
+        Ok(Cow::Owned(Stored { object, ..stored.clone() }))
+    }
+
+    /// Writes an item of a list, of which nothing is missing: see [`Self::complete`].
     ///
     /// # Errors
     ///
-    /// When the store cannot give the rest of the object, or it is damaged.
-    pub(super) async fn item(
-        &self,
-        store: &dyn Store,
-        stored: &Stored,
-        out: &mut Vec<u8>,
-    ) -> Result<(), ApiError> {
+    /// When the object is damaged.
+    pub(super) fn item(&self, stored: &Stored, out: &mut Vec<u8>) -> Result<(), ApiError> {
         match self.form {
-            Form::Object => write_object(store, stored, out).await,
+            Form::Object => write_object(stored, out),
             Form::Metadata(version) => write_metadata(stored, version, out),
-            Form::Table(version) => self.row(store, stored, version, out).await,
+            Form::Table(version) => self.row(stored, version, out),
         }
     }
 
@@ -163,7 +172,7 @@ impl Encoder {
     ///
     /// # Errors
     ///
-    /// As [`Self::item`].
+    /// When the store cannot give the rest of the object, or it is damaged.
     pub(super) async fn single(
         &self,
         store: &dyn Store,
@@ -177,7 +186,7 @@ impl Encoder {
     ///
     /// # Errors
     ///
-    /// As [`Self::item`].
+    /// As [`Self::single`].
     pub(super) async fn framed(
         &self,
         store: &dyn Store,
@@ -185,9 +194,10 @@ impl Encoder {
         with_columns: bool,
         out: &mut Vec<u8>,
     ) -> Result<(), ApiError> {
-        let Form::Table(version) = self.form else { return self.item(store, stored, out).await };
+        let stored = self.whole(store, stored).await?;
+        let Form::Table(version) = self.form else { return self.item(&stored, out) };
         self.begin_table(version, stored.version, with_columns, out);
-        self.row(store, stored, version, out).await?;
+        self.row(&stored, version, out)?;
         self.end_list(out);
         Ok(())
     }
@@ -242,13 +252,7 @@ impl Encoder {
         out.extend_from_slice(b",\"rows\":[");
     }
 
-    async fn row(
-        &self,
-        store: &dyn Store,
-        stored: &Stored,
-        version: MetaVersion,
-        out: &mut Vec<u8>,
-    ) -> Result<(), ApiError> {
+    fn row(&self, stored: &Stored, version: MetaVersion, out: &mut Vec<u8>) -> Result<(), ApiError> {
         out.extend_from_slice(b"{\"cells\":[");
         match &self.cells {
             Some(cells) => cells.of(self.resource, stored)?.write(out),
@@ -258,7 +262,7 @@ impl Encoder {
         match self.include {
             Include::None => out.extend_from_slice(b"null"),
             Include::Metadata => write_metadata(stored, version, out)?,
-            Include::Object => write_object(store, stored, out).await?,
+            Include::Object => write_object(stored, out)?,
         }
         out.push(b'}');
         Ok(())
@@ -266,15 +270,8 @@ impl Encoder {
 }
 
 /// Writes a whole object with its version.
-async fn write_object(store: &dyn Store, stored: &Stored, out: &mut Vec<u8>) -> Result<(), ApiError> {
-    let completed;
-    let object = match stored.object.tail().is_here() {
-        true => &stored.object,
-        false => {
-            completed = store.complete(stored).await?;
-            &completed
-        }
-    };
+fn write_object(stored: &Stored, out: &mut Vec<u8>) -> Result<(), ApiError> {
+    let object = &stored.object;
     let start = metadata_start(object.head())?;
     let (before, metadata) = object.head().split_at(start);
     out.reserve(object.head().len() + VERSION_ROOM);

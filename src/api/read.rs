@@ -1,5 +1,6 @@
 //! get and list: objects in one state (C53–C83).
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::store::{
 /// Objects read from the store at once.
 const PAGE: usize = 500;
 
-/// About how many bytes of a list are written at a time.
+/// How many bytes of a list are written at a time, unless a single object has more.
 const PART: usize = 128 << 10;
 
 /// A list of more bytes is sent while it is written.
@@ -175,23 +176,34 @@ impl Text {
         Ok(())
     }
 
-    /// Returns the next part of the items.
-    async fn part(&mut self) -> Result<Option<Bytes>, ApiError> {
+    /// Reads further pages until there are items. Returns whether there are.
+    async fn has_items(&mut self) -> Result<bool, ApiError> {
         while self.items.as_slice().is_empty() {
-            let Some(request) = &self.next else { return Ok(None) };
+            let Some(request) = &self.next else { return Ok(false) };
             let page = read_page(&self.store, &self.query, request).await?;
             self.turn_to(page).await?;
         }
-        let mut part = Vec::with_capacity(PART);
-        while part.len() < PART
-            && let Some(stored) = self.items.next()
-        {
+        Ok(true)
+    }
+
+    /// Writes some of the items that are there.
+    fn part(&mut self) -> Result<Bytes, ApiError> {
+        let mut part = Vec::new();
+        while let Some(stored) = self.items.as_slice().first() {
+            let length = self.query.encoder.length(std::slice::from_ref(stored));
+            if part.is_empty() {
+                // Nothing is moved while it grows.
+                part.reserve(length.max(PART));
+            } else if part.len() + length > PART {
+                break;
+            }
             if !std::mem::take(&mut self.is_first) {
                 part.push(b',');
             }
-            self.query.encoder.item(&*self.store, &stored, &mut part).await?;
+            self.query.encoder.item(stored, &mut part)?;
+            self.items.next();
         }
-        Ok(Some(part.into()))
+        Ok(part.into())
     }
 
     /// Returns whether this is long enough to be sent before all of it is written. What is wrong after that can be told by
@@ -201,23 +213,31 @@ impl Text {
     }
 
     /// Answers with the list.
-    async fn respond(self, meta: &ListMeta) -> Result<Response<Body>, ApiError> {
+    async fn respond(mut self, meta: &ListMeta) -> Result<Response<Body>, ApiError> {
         let (mut head, mut tail) = (Vec::new(), Vec::new());
         self.query.encoder.begin_list(meta, &mut head);
         self.query.encoder.end_list(&mut tail);
         let (representation, pretty) = (self.query.representation, self.query.pretty);
         let is_streamed = self.is_long() && !pretty && representation.format == Format::Json;
-        let parts = stream::try_unfold(self, |mut text| async move {
-            Ok::<_, ApiError>(text.part().await?.map(|part| (part, text)))
-        });
-        let [head, tail] = [head, tail].map(|text| stream::once(async { Ok(Bytes::from(text)) }));
-        let body = head.chain(parts).chain(tail);
         if is_streamed {
-            let body = body.map_err(|error| std::io::Error::other(format!("{error:?}")));
-            return Ok(respond::stream(Body::from_stream(body)));
+            let parts = stream::try_unfold(self, |mut text| async move {
+                let part = match text.has_items().await? {
+                    true => Some(text.part()?),
+                    false => None,
+                };
+                Ok::<_, ApiError>(part.map(|part| (part, text)))
+            });
+            let parts = parts.map_err(|error| io::Error::other(format!("{error:?}")));
+            let [head, tail] = [head, tail].map(|text| stream::once(async { Ok(Bytes::from(text)) }));
+            return Ok(respond::stream(Body::from_stream(head.chain(parts).chain(tail))));
         }
-        let parts: Vec<Bytes> = body.try_collect().await?;
-        respond::object(parts.concat(), representation, pretty)
+        let mut text = head;
+        text.reserve(self.query.encoder.length(self.items.as_slice()) + self.items.len() + tail.len());
+        while self.has_items().await? {
+            text.extend_from_slice(&self.part()?);
+        }
+        text.extend_from_slice(&tail);
+        respond::object(text, representation, pretty)
     }
 }
 

@@ -111,43 +111,66 @@ pub(crate) async fn complete_all<S: Store + ?Sized>(
     held: impl Fn(&Key) -> Option<Stored>,
     wanted: &[Stored],
 ) -> Result<Vec<Object>, StoreError> {
-    let mut keys: Vec<Key> = wanted.iter().filter_map(key_of).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let mut texts: HashMap<Key, Bytes> = HashMap::new();
-    let mut missing = Vec::new();
-    for key in keys {
+    let mut needed: Vec<Needed<'_>> = wanted.iter().filter_map(needed_by).collect();
+    needed.sort_unstable();
+    needed.dedup();
+    let mut texts: HashMap<Needed<'_>, Bytes> = HashMap::new();
+    let (mut missing, mut keys) = (Vec::new(), Vec::new());
+    for needed in needed {
+        let key = needed.key();
         match held(&key) {
-            Some(found) => drop(texts.insert(key, text_of(&found)?)),
-            None => missing.push(key),
+            Some(found) => drop(texts.insert(needed, text_of(&found)?)),
+            None => {
+                missing.push(needed);
+                keys.push(key);
+            }
         }
     }
     if !missing.is_empty() {
-        for found in store.read(&missing).await?.into_iter().flatten() {
-            let text = text_of(&found)?;
-            texts.insert(found.key, text);
+        for (needed, found) in missing.into_iter().zip(store.read(&keys).await?) {
+            if let Some(found) = found {
+                texts.insert(needed, text_of(&found)?);
+            }
         }
     }
     let mut past = Past::of(store);
     let mut objects = Vec::with_capacity(wanted.len());
     for stored in wanted {
-        let Some(key) = key_of(stored) else {
+        let Some(needed) = needed_by(stored) else {
             objects.push(stored.object.clone());
             continue;
         };
-        if !texts.contains_key(&key) {
-            let text = text_of(&of_the_past(&mut past, &key, stored).await?)?;
-            texts.insert(key.clone(), text);
-        }
-        objects.push(Object::cut(stored.object.head().clone(), stored.object.tail().join(&texts[&key])));
+        let text = match texts.get(&needed) {
+            Some(text) => text,
+            None => {
+                let found = of_the_past(&mut past, &needed.key(), stored).await?;
+                texts.entry(needed).or_insert(text_of(&found)?)
+            }
+        };
+        objects.push(Object::cut(stored.object.head().clone(), stored.object.tail().join(text)));
     }
     Ok(objects)
 }
 
-/// Returns where the dictionary of an object is, if it has one.
-fn key_of(stored: &Stored) -> Option<Key> {
+/// Which dictionary an object needs. Objects are many and dictionaries are few: the keys of these are made once each.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Needed<'a> {
+    namespace: &'a str,
+    id: DictionaryId,
+}
+
+impl Needed<'_> {
+    fn key(&self) -> Key {
+        self.id.key(self.namespace)
+    }
+}
+
+/// Returns the dictionary that an object needs, if it needs one.
+fn needed_by(stored: &Stored) -> Option<Needed<'_>> {
     match stored.object.tail() {
-        Tail::Referring { dictionary, .. } => Some(dictionary.key(stored.key.namespace())),
+        Tail::Referring { dictionary, .. } => {
+            Some(Needed { namespace: stored.key.namespace(), id: *dictionary })
+        }
         _ => None,
     }
 }
