@@ -212,3 +212,35 @@ pub(super) fn bundle_record(summary: &BundleSummary, tail: Tail) -> Vec<u8> {
     record.extend_from_slice(&Envelope::encode_put(0, &Object::cut(Bytes::new(), tail)));
     record
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::parse::EntryMeta;
+
+    #[test]
+    fn channels_read_back_as_they_were_and_damage_is_an_error() {
+        let entry = |name: &str, replaces: &str, skips: &[&str], skip_range: &str| EntryMeta {
+            name: name.to_owned(),
+            replaces: replaces.to_owned(),
+            skips: skips.iter().map(|name| (*name).to_owned()).collect(),
+            skip_range: skip_range.to_owned(),
+        };
+        let channel =
+            |entries| ChannelMeta { name: "stable \"ä\"".into(), package: "greeter".into(), entries };
+        let channels = [
+            channel(vec![]),
+            channel(vec![entry("", "", &[], ""), entry("b\n", "a", &["", "x"], "<1.0.0 >=0.1.0")]),
+        ];
+        let mut content = Content { spool: Spool::new(8, u64::MAX), ..Content::empty() };
+        for channel in &channels {
+            let record = channel_record(channel);
+            let at = content.spool.append(&record).unwrap();
+            assert_eq!(format!("{:?}", content.channel(at).unwrap()), format!("{channel:?}"));
+            let at = content.spool.append(&record[..record.len() - 1]).unwrap();
+            let error = content.channel(at).unwrap_err();
+            assert!(matches!(&error, ReconcileError::Spool(_)), "{error}");
+            assert!(error.to_string().contains("damaged record"), "{error}");
+        }
+    }
+}
